@@ -1,0 +1,42 @@
+# Development targets. `go test ./...` needs none of them.
+GO ?= go
+BIN := bin
+FUZZTIME ?= 30s
+FUZZPKGS ?= ./...
+LDFLAGS := -s -w
+
+.PHONY: build check test race lint fuzz bench soak clean
+
+build: ## the binary, static and stripped
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ovnd ./cmd/ovnd
+
+check: lint test race ## what has to pass before a change lands
+
+test:
+	$(GO) test ./...
+
+race: ## the packages that share memory between goroutines, and whole nodes
+	$(GO) test -race -short ./dataplane/... ./discovery/... ./sandbox/... ./api/...
+	OVND_RACE=1 $(GO) test -short -count=1 -run 'OnOneMachine|Crash' ./node/e2e
+
+lint: $(BIN)/golangci-lint
+	$(GO) vet ./...
+	$(BIN)/golangci-lint run ./...
+
+$(BIN)/golangci-lint: tools/go.mod
+	$(GO) -C tools build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+fuzz: ## every fuzz target, FUZZTIME each
+	@set -e; for pkg in $$($(GO) list $(FUZZPKGS)); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+bench: ## the data path beside kernel VXLAN and wireguard-go, five minutes
+	$(GO) run ./bench/cmd/pathbench
+
+soak: ## the long forms of the tests: hours, not minutes
+	OVND_SOAK=1 $(GO) test -count=1 -timeout 4h ./...
+
+clean:
+	rm -rf $(BIN)

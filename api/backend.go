@@ -1,0 +1,87 @@
+package api
+
+import (
+	"context"
+
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/swarm"
+	swarmrouter "github.com/moby/moby/v2/daemon/server/router/swarm"
+
+	"github.com/ovnd/ovnd/api/types"
+	"github.com/ovnd/ovnd/discovery/directory"
+)
+
+// Backends' errors pick the HTTP status as Docker's do, by class of
+// containerd/errdefs or gRPC code: not found 404, invalid argument and failed
+// precondition 400, conflict and already exists 409, permission denied 403,
+// unavailable 503, not implemented 501. All else is 500, and logged. Their text
+// reaches the user behind "Error response from daemon: ".
+// All methods may be called from many goroutines at once.
+
+// NetworkBackend has the networks. Names, ID prefixes and filters are resolved
+// by this package: methods get whole IDs and lists are not filtered.
+type NetworkBackend interface {
+	// CreateNetwork checks and creates a network and returns its ID, with a
+	// warning for the user if something was done differently than asked.
+	// The name is not empty and was free a moment ago.
+	CreateNetwork(ctx context.Context, req network.CreateRequest) (id, warning string, err error)
+	// GetNetworks returns every network known to this node: all of the swarm
+	// on a manager, those with an endpoint here on a worker. Their Peers are
+	// not looked at. The caller owns the slice, not the maps in it.
+	GetNetworks(ctx context.Context) ([]network.Network, error)
+	// RemoveNetwork removes a network. One in use is an error with the words
+	// "is in use".
+	RemoveNetwork(ctx context.Context, id string) error
+	// Snapshot returns the directory's present picture of a network, nil if
+	// this node has no endpoint on it, and the NodeID that this node's own
+	// endpoints carry there. This package does not change it.
+	Snapshot(id string) (snap *directory.Snapshot, self string)
+}
+
+// SwarmBackend has the swarm: moby's own backend for /swarm, /nodes,
+// /services, /tasks, /secrets and /configs, and this node's place in it.
+type SwarmBackend interface {
+	swarmrouter.Backend
+	// Info is the Swarm part of /info. On a manager, where ControlAvailable
+	// is set, Cluster must be too: the docker CLI reads it unchecked.
+	Info(ctx context.Context) swarm.Info
+	// Status is the Swarm header of /_ping: the local node's state, followed
+	// by "/manager" or "/worker" where it is in a swarm.
+	Status() string
+}
+
+// SystemBackend says what /version and /info show of the node.
+type SystemBackend interface {
+	// System must be cheap: the docker CLI asks with most commands.
+	System() System
+}
+
+// System describes a node to Docker's clients.
+type System struct {
+	// ID of the installation: the same for all runs over one state folder.
+	ID       string
+	Hostname string
+	StateDir string
+	// Version of ovnd, without a leading v; Commit and BuildTime may be empty.
+	Version, Commit, BuildTime string
+	// Running counts the sandboxes that run now.
+	Running int
+	// Warnings are shown by `docker info`, one a line.
+	Warnings []string
+}
+
+// OvndBackend answers what Docker has no words for.
+type OvndBackend interface {
+	// Attach allocates addresses for a sandbox that is about to start. The
+	// request was checked by [CheckAttach]. When ctx ends, the caller has
+	// gone, and whatever was allocated must go back.
+	Attach(ctx context.Context, req types.AttachRequest) (types.AttachResponse, error)
+	// Release gives back what Attach allocated to a sandbox that does not
+	// start. The sandbox may be unknown, or the token wrong: not found.
+	Release(req types.ReleaseRequest) error
+	// Status describes the node.
+	Status(ctx context.Context) (types.Status, error)
+	// Down makes the node stop, and returns at once. It is called after the
+	// answer was sent; calls after the first do nothing.
+	Down()
+}

@@ -1,0 +1,31 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func newRootCommand(c *cli) *cobra.Command {
+	root := newGroup("ovnd [OPTIONS] COMMAND", "Overlay networks in user space: a rootless Docker Swarm node",
+		newUpCommand(c),
+		newDownCommand(c),
+		newStatusCommand(c),
+		newRunCommand(c),
+		newNetworkCommand(c),
+		newNodeCommand(c),
+		newSwarmCommand(c),
+		newEventsCommand(c),
+		newInfoCommand(c),
+		newVersionCommand(c),
+	)
+	root.Example = `  ovnd up                                                # start a node and a swarm
+  ovnd network create --attachable my_net
+  ovnd run --network my_net --name a -- sh               # a shell on the network
+  ovnd swarm join-token worker                           # what to type on other machines`
+	cobra.EnableCommandSorting = false
+
+	flags := root.PersistentFlags()
+	flags.StringVarP(&c.host, "host", "H", "", "Socket of the node to talk to, as unix:///path (env OVND_HOST)")
+	flags.StringVar(&c.stateDir, "state-dir", "", "Folder of the node's state (env OVND_STATE_DIR)")
+	flags.StringVar(&c.logLevel, "log-level", "info", `Log messages of this level and above ("debug", "info", "warn", "error")`)
+	root.InitDefaultCompletionCmd()
+	setUsage(root)
+	return root
+}

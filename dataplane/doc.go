@@ -1,0 +1,34 @@
+// Package dataplane is the switch of a node: it forwards IP packets between the
+// ports of the networks, which are TUN devices of sandboxes, and the underlay,
+// where other nodes and foreign VTEPs are.
+//
+// # The way of a packet
+//
+//	sandbox → TUN → outbound worker → lookup → batch → UDP_SEGMENT → underlay
+//	                                      └──→ TUN of a local port, untouched
+//
+//	underlay → UDP_GRO → inbound worker → checks → lookup → joined again → TUN → sandbox
+//
+// A worker is a goroutine that spends its life in blocking system calls, so in
+// effect on a thread of its own (procs.go), and runs a packet to
+// completion: it reads, looks up, wraps and sends, with no queue in between and
+// no allocation. Outbound workers (outbound.go, batch.go) wait at the TUN queues
+// they own, inbound ones (inbound.go) at a socket each. What moves is a
+// super-packet (package pkt) for as long as possible.
+//
+// # Tables
+//
+// What workers look things up in is one immutable table (table.go) behind an
+// atomic pointer, compiled from the directory's snapshots and the ports. Writers
+// build the next one and swap it in; who must not free what a worker may still
+// use waits until each worker has been seen between two batches (grace.go).
+//
+// Addresses behind VTEPs outside the cluster are not in the directory: those are
+// learned, in bounded tables (neighbour.go).
+//
+// # Ledger
+//
+// Each wire packet that comes in is accounted for once (ledger.go):
+//
+//	port in + wire in + originated = port out + wire out + consumed + Σ drops + held
+package dataplane

@@ -1,0 +1,181 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ovnd/ovnd/dataplane/pkt"
+	"github.com/ovnd/ovnd/dataplane/tun"
+	"github.com/ovnd/ovnd/encap"
+)
+
+// PortConfig describes a port: one sandbox's device on one network.
+type PortConfig struct {
+	NetworkID  string
+	EndpointID string
+	Name       string       // of the endpoint, for Stats
+	Addrs      []netip.Addr // the only addresses that it may send from
+	MAC        encap.MAC    // on the wire; the device has none
+	Queues     []*os.File   // of the TUN device, as package tun makes them
+	MTU        int          // bytes; of the device, for Stats
+}
+
+// A Port is a TUN device that the switch reads and writes.
+type Port struct {
+	sw      *Switch
+	cfg     PortConfig
+	slot    int
+	queues  []*tun.Queue
+	writers []portWriter // by worker
+	traffic []traffic    // by worker
+	dropped atomic.Uint64
+	account *account
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// A portWriter writes for one worker.
+type portWriter struct {
+	*Port
+	queue  *tun.Queue
+	worker int
+}
+
+var errClosed = errors.New("data plane: the switch is closed")
+
+// AddPort takes ownership of cfg.Queues, also if it fails, and starts to
+// forward. The port's network may be set later. An address that another port of
+// the network has is an error.
+func (s *Switch) AddPort(cfg PortConfig) (_ *Port, err error) {
+	p := &Port{sw: s, cfg: cfg}
+	p.cfg.Queues = nil
+	defer func() {
+		if err != nil {
+			_ = p.closeQueues()
+		}
+	}()
+	for i, f := range cfg.Queues {
+		q, err := tun.Adopt(f)
+		if err != nil {
+			for _, rest := range cfg.Queues[i:] {
+				_ = rest.Close()
+			}
+			return nil, fmt.Errorf("data plane: port %s: %w", cfg.Name, err)
+		}
+		p.queues = append(p.queues, q)
+	}
+	if len(p.queues) == 0 || len(cfg.Addrs) == 0 {
+		return nil, fmt.Errorf("data plane: port %s: a queue and an address are needed", cfg.Name)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	for _, other := range s.ports {
+		if other != nil && other.cfg.NetworkID == cfg.NetworkID && slices.ContainsFunc(cfg.Addrs, other.has) {
+			return nil, fmt.Errorf("data plane: port %s: an address of %v is in use by port %s", cfg.Name, cfg.Addrs, other.cfg.Name)
+		}
+	}
+	s.insert(p)
+	s.publish(cfg.NetworkID)
+	for i, q := range p.queues {
+		if err := s.outbound[(p.slot+i)%len(s.outbound)].watch(p.slot, i, q); err != nil {
+			s.remove(p)
+			return nil, fmt.Errorf("data plane: port %s: %w", cfg.Name, err)
+		}
+	}
+	return p, nil
+}
+
+// insert gives p a slot and what workers need. s.mu is held.
+func (s *Switch) insert(p *Port) {
+	p.slot = slices.Index(s.ports, nil)
+	if p.slot < 0 {
+		p.slot = len(s.ports)
+		s.ports = append(s.ports, nil)
+	}
+	s.ports[p.slot] = p
+	p.account = s.account(p.cfg.NetworkID)
+	p.traffic = make([]traffic, len(s.sections))
+	for w := range s.sections {
+		p.writers = append(p.writers, portWriter{Port: p, queue: p.queues[w%len(p.queues)], worker: w})
+	}
+}
+
+// remove takes p out of the table and waits until no worker uses it. s.mu is
+// held.
+func (s *Switch) remove(p *Port) {
+	for i, q := range p.queues {
+		s.outbound[(p.slot+i)%len(s.outbound)].unwatch(q)
+	}
+	s.ports[p.slot] = nil
+	s.publish(p.cfg.NetworkID)
+	s.waitForWorkers()
+	s.forget(p.cfg.NetworkID)
+}
+
+// Close stops forwarding and closes the switch's descriptors of the device.
+func (p *Port) Close() error {
+	p.closeOnce.Do(func() {
+		s := p.sw
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
+			return // and with it its ports
+		}
+		s.remove(p)
+		p.closeErr = p.closeQueues()
+	})
+	return p.closeErr
+}
+
+func (p *Port) closeQueues() error {
+	errs := make([]error, 0, len(p.queues))
+	for _, q := range p.queues {
+		errs = append(errs, q.Close())
+	}
+	p.queues = nil
+	return errors.Join(errs...)
+}
+
+// has reports whether a is an address of the port.
+func (p *Port) has(a netip.Addr) bool { return slices.Contains(p.cfg.Addrs, a) }
+
+// WriteSuper implements [pkt.Writer].
+func (w *portWriter) WriteSuper(pieces []unix.Iovec, packets, size int) {
+	w.count(w.queue.Writev(pieces), packets, size)
+}
+
+// write writes one super-packet that lies in one piece behind its metadata.
+func (w *portWriter) write(frame []byte, packets, size int) {
+	w.count(w.queue.Write(frame), packets, size)
+}
+
+// JoinsUDP implements [pkt.Writer].
+func (w *portWriter) JoinsUDP() bool { return w.queue.USO() }
+
+func (w *portWriter) count(err error, packets, size int) {
+	l := &w.account.ledgers[w.worker]
+	if err == nil {
+		l.portOut.add(packets, size)
+		w.traffic[w.worker].out.add(packets, size)
+		return
+	}
+	why := DropPortWrite
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADFD) {
+		why = DropPortDown
+	}
+	l.drop(why, packets)
+	w.dropped.Add(uint64(packets))
+}
+
+var _ pkt.Writer = (*portWriter)(nil)

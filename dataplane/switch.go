@@ -1,0 +1,290 @@
+package dataplane
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ovnd/ovnd/dataplane/udp"
+	"github.com/ovnd/ovnd/discovery/directory"
+	"github.com/ovnd/ovnd/encap"
+)
+
+// Config tunes a Switch. Only Underlay is required.
+type Config struct {
+	// Underlay is the local address and UDP port to receive at. Peers are sent
+	// to at the same port.
+	Underlay netip.AddrPort
+	// Workers per direction; 0 means one for each four cores, at least one and
+	// at most eight.
+	Workers int
+	// SourcePorts is the number of sockets to send from, the entropy of the
+	// outer headers; 0 means 4 a worker.
+	SourcePorts int
+	// RecvBuffer and SendBuffer are socket buffer sizes in bytes, as far as the
+	// kernel's limits allow; 0 means 1 MiB. More makes no higher throughput,
+	// but longer queues.
+	RecvBuffer, SendBuffer int
+	// Log takes events, none of which is a packet; nil discards them.
+	Log *slog.Logger
+}
+
+const (
+	defaultBuffer      = 1 << 20
+	defaultSourcePorts = 4
+	maxWorkers         = 8
+)
+
+func (c Config) withDefaults() Config {
+	if c.Workers <= 0 {
+		// Below four cores a second pair of workers takes more from the
+		// applications than it gives.
+		c.Workers = min(max(runtime.GOMAXPROCS(0)/4, 1), maxWorkers)
+	}
+	c.SourcePorts = cmp.Or(c.SourcePorts, defaultSourcePorts*c.Workers)
+	c.RecvBuffer = cmp.Or(c.RecvBuffer, defaultBuffer)
+	c.SendBuffer = cmp.Or(c.SendBuffer, defaultBuffer)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	return c
+}
+
+// A Switch forwards between the ports of a node and the underlay. All methods
+// are safe for concurrent use.
+type Switch struct {
+	cfg      Config
+	log      *slog.Logger
+	local    netip.AddrPort
+	under    *udp.Underlay
+	outbound []*outbound
+	inbound  []*inbound
+	keeper   *keeper
+	sections []section // by worker
+
+	table atomic.Pointer[table]
+	stray []ledger // by worker: packets of no network
+
+	mu       sync.Mutex // one writer at a time; guards what follows
+	nets     map[string]*directory.Snapshot
+	ports    []*Port // by slot, nil where free
+	accounts map[string]*account
+	peers    map[netip.Addr]*peer
+	closed   bool
+}
+
+// New opens the underlay's sockets. The caller must call Run, or Close.
+func New(cfg Config) (*Switch, error) {
+	cfg = cfg.withDefaults()
+	if a := cfg.Underlay.Addr(); !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() || cfg.Underlay.Port() == 0 {
+		return nil, fmt.Errorf("data plane: underlay %s: a unicast address of this machine and a port are needed", cfg.Underlay)
+	}
+	under, err := udp.Listen(udp.Config{
+		Local: cfg.Underlay, Receivers: cfg.Workers, SourcePorts: cfg.SourcePorts,
+		RecvBuffer: cfg.RecvBuffer, SendBuffer: cfg.SendBuffer,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("data plane: %w", err)
+	}
+	s := &Switch{
+		cfg: cfg, log: cfg.Log, local: cfg.Underlay, under: under,
+		sections: make([]section, 2*cfg.Workers+1),
+		stray:    make([]ledger, 2*cfg.Workers+1),
+		nets:     make(map[string]*directory.Snapshot),
+		accounts: make(map[string]*account),
+		peers:    make(map[netip.Addr]*peer),
+	}
+	s.table.Store(&table{})
+	for i := range cfg.Workers {
+		o, err := newOutbound(s, i)
+		if err != nil {
+			s.Close()
+			return nil, fmt.Errorf("data plane: %w", err)
+		}
+		s.outbound = append(s.outbound, o)
+		s.inbound = append(s.inbound, newInbound(s, cfg.Workers+i, under.Receivers()[i]))
+	}
+	s.keeper = newKeeper(s, 2*cfg.Workers)
+	return s, nil
+}
+
+// Run forwards until ctx ends, then closes the switch and its ports. It returns
+// nil if ctx ended.
+func (s *Switch) Run(ctx context.Context) error {
+	defer s.Close()
+	defer reserveProcs(2 * s.cfg.Workers)()
+	g, gctx := errgroup.WithContext(ctx)
+	for _, o := range s.outbound {
+		g.Go(o.run)
+	}
+	for _, i := range s.inbound {
+		g.Go(i.run)
+	}
+	g.Go(func() error { return s.keeper.run(gctx) })
+	g.Go(func() error {
+		<-gctx.Done()
+		for _, o := range s.outbound {
+			o.stop()
+		}
+		s.under.Shutdown()
+		return nil
+	})
+	err := g.Wait()
+	if ctx.Err() != nil || errors.Is(err, udp.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Close closes sockets and ports of a switch that does not run.
+func (s *Switch) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	for slot, p := range s.ports {
+		if p != nil {
+			_ = p.closeQueues()
+			s.ports[slot] = nil
+		}
+	}
+	for _, o := range s.outbound {
+		o.close()
+	}
+	s.under.Close()
+}
+
+// UnderlayAddr returns the address and port that the switch receives at.
+func (s *Switch) UnderlayAddr() netip.AddrPort { return s.local }
+
+// Workers returns the number of workers a direction, which is also the best
+// number of queues for a port's device.
+func (s *Switch) Workers() int { return s.cfg.Workers }
+
+// SetNetwork installs a version of a network, in place of an earlier one. Ports
+// of the network that exist already start to work. An encrypted network is not
+// installed: this switch has no clear form for one.
+func (s *Switch) SetNetwork(snap *directory.Snapshot) {
+	if snap.Encrypted || !snap.VNI.Valid() {
+		s.log.Error("network refused by the data plane", "network", snap.Name, "vni", snap.VNI, "encrypted", snap.Encrypted)
+		s.RemoveNetwork(snap.ID)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nets[snap.ID] = snap
+	s.publish(snap.ID)
+}
+
+// RemoveNetwork forgets a network. Its ports stay, and drop what they get.
+func (s *Switch) RemoveNetwork(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.nets[id]; !ok {
+		return
+	}
+	delete(s.nets, id)
+	s.publish(id)
+	s.waitForWorkers()
+	a := s.account(id)
+	a.ledgers[0].drop(DropNoNetwork, a.neighbours.clear())
+	s.forget(id)
+}
+
+// publish swaps in a table in which the network id is compiled anew, and the
+// others are taken over. s.mu is held.
+func (s *Switch) publish(id string) {
+	old := s.table.Load()
+	next := &table{byVNI: make(map[encap.VNI]*network, len(s.nets)), ports: make([]entry, len(s.ports))}
+	byID := make(map[string]*network, len(s.nets))
+	for _, n := range old.byVNI {
+		if n.snap.ID != id && s.nets[n.snap.ID] == n.snap {
+			next.byVNI[n.snap.VNI], byID[n.snap.ID] = n, n
+		}
+	}
+	if snap := s.nets[id]; snap != nil {
+		if other := next.byVNI[snap.VNI]; other != nil {
+			s.log.Error("two networks with one VNI", "vni", snap.VNI, "network", other.snap.Name, "refused", snap.Name)
+			delete(s.nets, id)
+		} else {
+			n := s.compile(snap)
+			next.byVNI[snap.VNI], byID[id] = n, n
+		}
+	}
+	for slot, p := range s.ports {
+		if p != nil {
+			next.ports[slot] = entry{port: p, net: byID[p.cfg.NetworkID]}
+		}
+	}
+	s.table.Store(next)
+	s.forgetPeers(next)
+}
+
+// account returns the account of a network, and opens it if need be. s.mu is
+// held.
+func (s *Switch) account(id string) *account {
+	a := s.accounts[id]
+	if a == nil {
+		a = &account{ledgers: make([]ledger, len(s.sections))}
+		s.accounts[id] = a
+	}
+	return a
+}
+
+// forget closes the account of a network that is gone, once its last port is
+// too; what it counted goes on counting among the strays. s.mu is held, and no
+// worker uses the network.
+func (s *Switch) forget(id string) {
+	a := s.accounts[id]
+	if a == nil || s.nets[id] != nil {
+		return
+	}
+	for _, p := range s.ports {
+		if p != nil && p.cfg.NetworkID == id {
+			return
+		}
+	}
+	for i := range a.ledgers {
+		s.stray[i].merge(&a.ledgers[i])
+	}
+	delete(s.accounts, id)
+}
+
+// peer returns the peer at a VTEP address. s.mu is held.
+func (s *Switch) peer(addr netip.Addr) *peer {
+	p := s.peers[addr]
+	if p == nil {
+		p = &peer{
+			addr:    udp.NewAddr(netip.AddrPortFrom(addr, s.local.Port())),
+			traffic: make([]traffic, len(s.sections)),
+		}
+		s.peers[addr] = p
+	}
+	return p
+}
+
+// forgetPeers removes the peers that no network of t knows. s.mu is held.
+func (s *Switch) forgetPeers(t *table) {
+	used := make(map[*peer]bool, len(s.peers))
+	for _, n := range t.byVNI {
+		for _, v := range n.peers {
+			used[v.peer] = true
+		}
+		for _, r := range n.fib {
+			used[r.peer] = true
+		}
+	}
+	for addr, p := range s.peers {
+		if !used[p] {
+			delete(s.peers, addr)
+		}
+	}
+}

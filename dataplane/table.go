@@ -1,0 +1,162 @@
+package dataplane
+
+import (
+	"net/netip"
+
+	"github.com/ovnd/ovnd/dataplane/udp"
+	"github.com/ovnd/ovnd/discovery/directory"
+	"github.com/ovnd/ovnd/encap"
+)
+
+// A table is everything that workers look up. It never changes once stored.
+type table struct {
+	byVNI map[encap.VNI]*network
+	ports []entry // by slot; a free one has no port
+}
+
+// An entry is a port and the current version of its network, nil if unknown.
+type entry struct {
+	port *Port
+	net  *network
+}
+
+// A network is one version of a network, compiled for forwarding.
+type network struct {
+	*account
+	snap  *directory.Snapshot
+	mtu   int    // bytes, inner IP packet
+	mss4  uint16 // the largest TCP MSS that fits mtu
+	mss6  uint16
+	peers map[netip.Addr]vtep  // who may send, by underlay address
+	learn []*peer              // VTEPs behind which addresses are learned
+	fib   map[netip.Addr]route // inner address → where it is
+}
+
+// A vtep is a peer's part in one network.
+type vtep struct {
+	peer  *peer
+	learn bool
+}
+
+// A route says where an inner address is: at a local port, behind a peer, or,
+// if both are nil, here but without a port.
+type route struct {
+	port *Port
+	peer *peer
+	mac  encap.MAC
+	// group marks a subnet's broadcast address.
+	group bool
+}
+
+// A peer is another VTEP. It is shared by all networks.
+type peer struct {
+	addr    *udp.Addr
+	traffic []traffic // by worker
+}
+
+// An account is what outlives a network's versions: its counters and what was
+// learned.
+type account struct {
+	ledgers    []ledger // by worker
+	neighbours neighbours
+}
+
+// compile builds the forwarding state of snap. Ports come first: an address
+// that is here is here, whatever gossip says of it.
+func (s *Switch) compile(snap *directory.Snapshot) *network {
+	n := &network{
+		account: s.account(snap.ID),
+		snap:    snap,
+		mtu:     snap.MTU,
+		peers:   make(map[netip.Addr]vtep, len(snap.Peers)+len(snap.StaticVTEPs)),
+		fib:     make(map[netip.Addr]route, len(snap.Endpoints)),
+	}
+	if n.mtu <= 0 {
+		n.mtu = encap.DefaultMTU
+	}
+	n.mss4, n.mss6 = uint16(encap.MSS(n.mtu, false)), uint16(encap.MSS(n.mtu, true))
+	for addr := range snap.Peers {
+		n.addPeer(s, addr, false)
+	}
+	for _, v := range snap.StaticVTEPs {
+		p := n.addPeer(s, v.VTEP, v.Learn)
+		if p == nil {
+			continue
+		}
+		if v.Learn {
+			n.learn = append(n.learn, p)
+		} else {
+			n.fib[v.Addr] = route{peer: p, mac: v.MAC}
+		}
+	}
+	for addr, ep := range snap.Endpoints {
+		r := route{mac: ep.MAC}
+		if s.foreign(ep.VTEP) {
+			r.peer = s.peer(ep.VTEP)
+		}
+		n.fib[addr] = r
+	}
+	for _, sub := range snap.Subnets {
+		if b, ok := broadcast(sub.Prefix); ok {
+			n.fib[b] = route{group: true}
+		}
+	}
+	for _, p := range s.ports {
+		if p != nil && p.cfg.NetworkID == snap.ID {
+			for _, a := range p.cfg.Addrs {
+				n.fib[a] = route{port: p, mac: p.cfg.MAC}
+			}
+		}
+	}
+	return n
+}
+
+// foreign reports whether addr can be another VTEP's: it is not this one's, and
+// of the underlay's family.
+func (s *Switch) foreign(addr netip.Addr) bool {
+	return addr.IsValid() && addr != s.local.Addr() && addr.Is4() == s.local.Addr().Is4()
+}
+
+// addPeer notes that addr may send.
+func (n *network) addPeer(s *Switch, addr netip.Addr, learn bool) *peer {
+	if !s.foreign(addr) {
+		return nil
+	}
+	p := s.peer(addr)
+	n.peers[addr] = vtep{peer: p, learn: learn || n.peers[addr].learn}
+	return p
+}
+
+// broadcast returns the directed broadcast address of an IPv4 subnet.
+func broadcast(p netip.Prefix) (netip.Addr, bool) {
+	if !p.Addr().Is4() || p.Bits() > 30 {
+		return netip.Addr{}, false
+	}
+	a := p.Masked().Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		a[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(a), true
+}
+
+// gateway returns the address that ICMP errors to src come from: the gateway of
+// its subnet, or else dst.
+func (n *network) gateway(src, dst netip.Addr) netip.Addr {
+	for _, sub := range n.snap.Subnets {
+		if sub.Prefix.Contains(src) && sub.Gateway.IsValid() {
+			return sub.Gateway
+		}
+	}
+	return dst
+}
+
+// mayComeFrom reports why a packet with the inner source src must not come from
+// the peer p: the directory gives the address to another, or it is not in the
+// network at all. One that nobody is known to have is let in, since gossip may
+// lag behind a new endpoint's first packet.
+func (n *network) mayComeFrom(src netip.Addr, p *peer) (why Drop, ok bool) {
+	if r, known := n.fib[src]; known {
+		return DropStolenSource, r.peer == p && p != nil
+	}
+	return DropForeignSource, n.snap.Contains(src)
+}

@@ -1,0 +1,96 @@
+package discovery
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// The files that discovery keeps in the state folder, readable by the owner
+// alone.
+const (
+	keysFile  = "gossip-keys.json"
+	peersFile = "gossip-peers.json"
+)
+
+// maxCache bounds what is read back, in bytes: more than maxEndpoints records
+// of one network need.
+const maxCache = 256 << 20
+
+// savedPeers is the content of peersFile: what was known of the other nodes.
+type savedPeers struct {
+	// Name is the gossip name of a run that has not said goodbye.
+	Name string `json:"name,omitempty"`
+	// Nodes are gossip addresses to join by when no manager answers.
+	Nodes []string `json:"nodes,omitempty"`
+	// Networks holds the records of remote endpoints by network and endpoint ID.
+	Networks map[string]map[string]savedEndpoint `json:"networks,omitempty"`
+}
+
+// A savedEndpoint is the two records of an endpoint, as they were gossiped.
+type savedEndpoint struct {
+	Peer     []byte `json:"peer"`
+	Endpoint []byte `json:"endpoint,omitempty"`
+}
+
+// load reads a JSON file into v. A file that does not exist leaves v alone.
+func load(path string, v any) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := json.NewDecoder(io.LimitReader(f, maxCache)).Decode(v); err != nil {
+		return fmt.Errorf("%s: %w: remove the file to start without it", path, err)
+	}
+	return nil
+}
+
+// save writes v as JSON so that after a crash the file is either the old one or
+// the new one, with mode 0600 at any time. A file has one writer at a time.
+func save(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	// Of one name, so that crashes leave at most one behind.
+	temp := path + ".new"
+	if err := writeSync(temp, data); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+func writeSync(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// saved returns the records of the network that are worth remembering.
+func (n *network) saved() map[string]savedEndpoint {
+	m := make(map[string]savedEndpoint, len(n.remote))
+	for id, r := range n.remote {
+		if r.place == nil {
+			continue
+		}
+		s := savedEndpoint{Peer: r.place.raw}
+		if r.naming != nil {
+			s.Endpoint = r.naming.raw
+		}
+		m[id] = s
+	}
+	return m
+}

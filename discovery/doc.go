@@ -1,0 +1,49 @@
+// Package discovery finds out who is where. It embeds Docker's NetworkDB, the
+// gossip that libnetwork runs, announces the endpoints of this node in it and
+// turns what the other nodes announce into the snapshots of package directory.
+//
+// # Records
+//
+// An endpoint is gossiped as two records under its ID, in libnetwork's wire
+// format (package records), so that Docker nodes in the same swarm understand
+// them: overlay_peer_table says where it is (inner address, MAC, VTEP),
+// endpoint_table what it is called and which service it serves. The first alone
+// makes an endpoint reachable; the lb-<network> endpoints of Docker nodes have
+// no second one. Records are outside input: they are checked, and bad ones are
+// dropped and counted.
+//
+// # When records contradict each other
+//
+// NetworkDB keeps the records of live owners only: those of a node that left or
+// failed are withdrawn. Should two endpoints still claim one inner address, all
+// nodes settle on the same one without talking about it: an endpoint of this
+// node before any other, then one that gossip confirms before one remembered
+// from the last run, then one whose VTEP is a live member of the network, then
+// one that is not draining, and last the smaller endpoint ID.
+//
+// # When everything else is away
+//
+// The gossip keys and what was known of the other nodes are kept in the state
+// folder. A worker that restarts while no manager answers starts gossip with
+// those keys, joins the nodes that it knew and forwards by what it remembers.
+// A remembered record is replaced as soon as gossip speaks of it, and dropped
+// when gossip has been joined for a while without confirming it.
+//
+// # Names and goodbyes
+//
+// In gossip a node has a new name with each start. A run that ends says goodbye,
+// and the others drop its endpoints within a second; one that is killed is
+// missed after some five. Until then its name stands for a node at the same
+// address as the next run, which NetworkDB takes for the successor of whichever
+// of the two it heard of first. So a run that finds its predecessor was killed
+// says goodbye for it before it starts, and should it be cast out all the same,
+// it starts gossip again under yet another name.
+//
+// # Goroutines
+//
+// Run's own goroutine is the only one that changes NetworkDB and the only one
+// that takes in its events; a second keeps looking for managers, and one for
+// each network being joined waits for NetworkDB. The methods of Discovery change
+// what this node wants, publish the snapshot that follows, and leave word for
+// Run.
+package discovery

@@ -1,0 +1,86 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// recordFiles keeps one file for each sandbox in a folder, with mode 0600: the
+// token in it lets its holder take the sandbox's place.
+type recordFiles struct{ dir string }
+
+const recordSuffix = ".json"
+
+func (f recordFiles) path(id string) string { return filepath.Join(f.dir, id+recordSuffix) }
+
+// save writes a record so that a crash leaves the old file or the new one.
+func (f recordFiles) save(rec record) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	tmp := f.path(rec.Spec.ID) + ".tmp"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return fmt.Errorf("state folder: %w: free space there", err)
+	}
+	return os.Rename(tmp, f.path(rec.Spec.ID))
+}
+
+func (f recordFiles) remove(id string) error {
+	err := os.Remove(f.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // never saved
+	}
+	return err
+}
+
+// load reads all records. One that cannot be read is logged and removed: the
+// swarm's own record of the address still lets it be given back.
+func (f recordFiles) load(log *slog.Logger) []record {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			log.Warn("records of sandboxes not read", "error", err)
+		}
+		return nil
+	}
+	var list []record
+	for _, e := range entries {
+		path := filepath.Join(f.dir, e.Name())
+		rec, err := readRecord(path)
+		if err != nil {
+			log.Warn("record of a sandbox is of no use", "file", path, "error", err)
+			_ = os.Remove(path) // read again at the next start otherwise
+			continue
+		}
+		list = append(list, rec)
+	}
+	return list
+}
+
+func readRecord(path string) (record, error) {
+	var rec record
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return rec, err
+	}
+	if err := json.Unmarshal(data, &rec); err != nil {
+		return rec, err
+	}
+	if rec.Spec.ID+recordSuffix != filepath.Base(path) || strings.ContainsRune(rec.Spec.ID, filepath.Separator) {
+		return rec, errors.New("it does not belong to its name")
+	}
+	if len(rec.Attachments) != len(rec.Spec.Interfaces) {
+		return rec, errors.New("attachments and interfaces differ")
+	}
+	return rec, nil
+}
