@@ -123,6 +123,12 @@ func (n *network) add(ep directory.Endpoint) error {
 			return fmt.Errorf("endpoint %s: address %s belongs to endpoint %s of this node", ep.ID, ep.Addr, id)
 		}
 	}
+	if len(ep.Ports) > 0 && !n.cfg.Ingress {
+		return fmt.Errorf("endpoint %s: ports are published on the ingress network, not on %s", ep.ID, n.cfg.Name)
+	}
+	if ep.VIP.IsValid() && n.bits(ep.VIP) < 0 {
+		return fmt.Errorf("endpoint %s: virtual address %s lies in no subnet of network %s", ep.ID, ep.VIP, n.cfg.Name)
+	}
 	if ep.MAC == (encap.MAC{}) {
 		ep.MAC = encap.EndpointMAC(ep.Addr)
 	}
@@ -154,10 +160,11 @@ func (n *network) rename(name string) {
 	}
 }
 
-// newEntry makes the records of a local endpoint. A load balancer has none in
-// the endpoint table: a Docker node would resolve its name.
+// newEntry makes the records of a local endpoint. A load balancer and an endpoint
+// that is pending have none in the endpoint table: a Docker node would resolve
+// their names.
 func newEntry(ep *directory.Endpoint, bits int) (e entry, err error) {
-	if e.place, err = putPlace(ep, bits); err != nil || ep.Kind == directory.LoadBalancer {
+	if e.place, err = putPlace(ep, bits); err != nil || ep.Kind == directory.LoadBalancer || ep.Pending {
 		return e, err
 	}
 	if e.naming, err = putNaming(ep); err != nil {
@@ -352,6 +359,7 @@ func (n *network) snapshot(version uint64) (snap *directory.Snapshot, conflicts 
 		}
 		snap.Endpoints[ep.Addr] = &ep
 	}
+	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)
 	snap.Peers = n.peers(snap.Endpoints)
 	return snap, conflicts
 }
@@ -397,6 +405,12 @@ func (n *network) claim(id string, r remote) claim {
 		named := r.naming.ep
 		if !n.isLoadBalancer(named.Name) {
 			ep = &named
+		}
+		if n.bits(ep.VIP) < 0 {
+			ep.VIP = netip.Addr{}
+		}
+		if !n.cfg.Ingress {
+			ep.Ports = nil
 		}
 	}
 	name, live := n.members[r.place.vtep]

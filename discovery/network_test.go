@@ -189,6 +189,80 @@ func TestForgetUnconfirmed(t *testing.T) {
 	}
 }
 
+// An endpoint that is not ready is announced by its place, then by its name, and
+// by its place again when it has become unhealthy.
+func TestPending(t *testing.T) {
+	n := newTestNetwork(t)
+	ep := directory.Endpoint{ID: "a", Name: "web.1", Addr: innerIP, ServiceID: "id-web", ServiceName: "web"}
+	for _, pending := range []bool{true, false, true} {
+		ep.Pending = pending
+		if err := n.add(ep); err != nil {
+			t.Fatal(err)
+		}
+		snap, _ := n.snapshot(1)
+		if snap.Endpoints[innerIP].Pending != pending || len(n.local) != 1 {
+			t.Errorf("pending %t: %+v", pending, snap.Endpoints[innerIP])
+		}
+		if e := n.entries["a"]; e.place == nil || (e.naming == nil) != pending {
+			t.Errorf("pending %t: announces %+v", pending, e)
+		}
+		if _, serves := snap.Services["id-web"]; serves == pending {
+			t.Errorf("pending %t: services %v", pending, snap.Services)
+		}
+	}
+}
+
+// Published ports are said and heard on the ingress network alone, and a VIP
+// lies in the network.
+func TestServiceOfEndpoint(t *testing.T) {
+	ports := []directory.Port{{Name: "http", Protocol: directory.UDP, Target: 80, Published: 8080}}
+	vip := netip.MustParseAddr("10.10.0.2")
+	sent := directory.Endpoint{ID: "a", Name: "web.1", Addr: innerIP, ServiceID: "id-web", ServiceName: "web", VIP: vip, Ports: ports}
+	for _, ingress := range []bool{false, true} {
+		cfg := testNet(0)
+		cfg.Ingress = ingress
+		n, err := newNetwork(cfg, self{name: "aaaaaaaaaaaa", vtep: ownVTEP})
+		if err != nil {
+			t.Fatal(err)
+		}
+		naming, err := putNaming(&sent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		learn(t, n, peerTable, "a", peerRecord(t, "10.10.0.9/16", "02:42:0a:0a:00:09", "192.0.2.11"))
+		learn(t, n, endpointTable, "a", naming)
+		snap, _ := n.snapshot(1)
+		s := snap.VIPs[vip]
+		if s == nil || s != snap.Services["id-web"] || len(s.Backends) != 1 {
+			t.Fatalf("services %v, VIPs %v", snap.Services, snap.VIPs)
+		}
+		if ingress != slices.Equal(s.Ports, ports) {
+			t.Errorf("ingress %t: ports %v", ingress, s.Ports)
+		}
+
+		local := sent
+		local.ID, local.Addr = "b", innerIP.Next()
+		if err := n.add(local); (err == nil) != ingress {
+			t.Errorf("ingress %t: a local endpoint with ports: %v", ingress, err)
+		}
+		local.Ports, local.VIP = nil, netip.MustParseAddr("10.11.0.2")
+		if err := n.add(local); err == nil {
+			t.Errorf("a local endpoint with a VIP of another network was accepted")
+		}
+	}
+	n := newTestNetwork(t)
+	sent.VIP, sent.Ports = netip.MustParseAddr("10.11.0.2"), nil
+	naming, err := putNaming(&sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	learn(t, n, peerTable, "a", peerRecord(t, "10.10.0.9/16", "02:42:0a:0a:00:09", "192.0.2.11"))
+	learn(t, n, endpointTable, "a", naming)
+	if snap, _ := n.snapshot(1); len(snap.VIPs) != 0 || len(snap.Services) != 1 {
+		t.Errorf("a VIP of another network was taken: %v", snap.VIPs)
+	}
+}
+
 func TestAddRefuses(t *testing.T) {
 	n := newTestNetwork(t)
 	if err := n.add(directory.Endpoint{ID: "a", Name: "a", Addr: innerIP}); err != nil {

@@ -3,6 +3,7 @@ package discovery
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"unicode"
@@ -26,6 +27,7 @@ const (
 	maxRecord  = 16 << 10 // bytes
 	maxString  = 255      // bytes in one name or ID
 	maxAliases = 128      // names in one list
+	maxPorts   = 1024     // published by one service
 )
 
 // A place is where an endpoint is: its entry in the peer table.
@@ -118,6 +120,10 @@ func parseNaming(b []byte) (*naming, error) {
 			return nil, err
 		}
 	}
+	ports, err := parsePorts(r.IngressPorts)
+	if err != nil {
+		return nil, err
+	}
 	// Docker writes "<nil>" where a service has no address of its own.
 	vip, _ := netip.ParseAddr(r.VirtualIp)
 	if vip = vip.Unmap(); !isHost(vip) {
@@ -132,7 +138,33 @@ func parseNaming(b []byte) (*naming, error) {
 		Aliases:     r.Aliases,
 		TaskAliases: r.TaskAliases,
 		Disabled:    r.ServiceDisabled,
+		Ports:       ports,
 	}}, nil
+}
+
+// parsePorts checks the published ports of a record.
+func parsePorts(in []*records.PortConfig) (ports []directory.Port, err error) {
+	if len(in) > maxPorts {
+		return nil, fmt.Errorf("endpoint record with %d ports", len(in))
+	}
+	for _, p := range in {
+		if err := checkNames(p.Name); err != nil {
+			return nil, err
+		}
+		if p.Protocol < records.PortConfig_TCP || p.Protocol > records.PortConfig_SCTP {
+			return nil, fmt.Errorf("endpoint record with a port of protocol %d", p.Protocol)
+		}
+		if p.TargetPort == 0 || p.TargetPort > math.MaxUint16 || p.PublishedPort == 0 || p.PublishedPort > math.MaxUint16 {
+			return nil, fmt.Errorf("endpoint record with port %d published as %d", p.TargetPort, p.PublishedPort)
+		}
+		ports = append(ports, directory.Port{
+			Name:      p.Name,
+			Protocol:  directory.Protocol(p.Protocol),
+			Target:    uint16(p.TargetPort),
+			Published: uint16(p.PublishedPort),
+		})
+	}
+	return ports, nil
 }
 
 // checkNames refuses names that would not survive being printed or logged.
@@ -162,6 +194,14 @@ func putNaming(ep *directory.Endpoint) ([]byte, error) {
 	}
 	if ep.VIP.IsValid() {
 		r.VirtualIp = ep.VIP.String()
+	}
+	for _, p := range ep.Ports {
+		r.IngressPorts = append(r.IngressPorts, &records.PortConfig{
+			Name:          p.Name,
+			Protocol:      records.PortConfig_Protocol(p.Protocol),
+			TargetPort:    uint32(p.Target),
+			PublishedPort: uint32(p.Published),
+		})
 	}
 	return proto.Marshal(r)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,6 +56,7 @@ func TestEndpointRecordIsLibnetworks(t *testing.T) {
 		Name: want.Name, Addr: netip.MustParseAddr("10.10.0.9"),
 		ServiceID: want.ServiceId, ServiceName: "web", VIP: netip.MustParseAddr("10.10.0.2"),
 		Aliases: want.Aliases, TaskAliases: want.TaskAliases, Disabled: true,
+		Ports: []directory.Port{{Name: "http", Protocol: directory.UDP, Target: 80, Published: 8080}},
 	}); !reflect.DeepEqual(n.ep, wantEP) {
 		t.Errorf("got %+v\nwant %+v", n.ep, wantEP)
 	}
@@ -137,6 +139,12 @@ func TestBadEndpointRecords(t *testing.T) {
 		"space in alias":       {Name: "a", Aliases: []string{"b c"}, EndpointIp: "10.10.0.9"},
 		"long task alias":      {Name: "a", TaskAliases: []string{long}, EndpointIp: "10.10.0.9"},
 		"too many aliases":     {Name: "a", Aliases: make([]string, maxAliases+1), EndpointIp: "10.10.0.9"},
+		"port without target":  {Name: "a", EndpointIp: "10.10.0.9", IngressPorts: []*records.PortConfig{{PublishedPort: 80}}},
+		"port not published":   {Name: "a", EndpointIp: "10.10.0.9", IngressPorts: []*records.PortConfig{{TargetPort: 80}}},
+		"port of 17 bits":      {Name: "a", EndpointIp: "10.10.0.9", IngressPorts: []*records.PortConfig{{TargetPort: 80, PublishedPort: 65536}}},
+		"unknown protocol":     {Name: "a", EndpointIp: "10.10.0.9", IngressPorts: []*records.PortConfig{{Protocol: 3, TargetPort: 80, PublishedPort: 80}}},
+		"too many ports":       {Name: "a", EndpointIp: "10.10.0.9", IngressPorts: slices.Repeat([]*records.PortConfig{{TargetPort: 80, PublishedPort: 80}}, maxPorts+1)},
+		"newline in port":      {Name: "a", EndpointIp: "10.10.0.9", IngressPorts: []*records.PortConfig{{Name: "a\nb", TargetPort: 80, PublishedPort: 80}}},
 		"too long as a record": {Name: "a", EndpointIp: "10.10.0.9", IngressPorts: []*records.PortConfig{{Name: strings.Repeat("x", maxRecord)}}},
 	} {
 		if n, err := parseNaming(endpointRecord(t, r)); err == nil {

@@ -34,6 +34,11 @@ type Snapshot struct {
 	// those that gossip tells of, of both kinds.
 	Endpoints map[netip.Addr]*Endpoint
 
+	// Services by ID, and those of them that have a VIP by that, as the endpoints
+	// tell; see [Services].
+	Services map[string]*Service
+	VIPs     map[netip.Addr]*Service
+
 	// Peers holds the underlay addresses of the nodes that are on this network
 	// and so may send frames of it, this node's own included. The value is the
 	// node's gossip name, the 12 hexadecimal digits that inspect prints under
@@ -87,6 +92,12 @@ type Endpoint struct {
 	Aliases     []string   // names of the service
 	TaskAliases []string   // names of this endpoint alone
 	Disabled    bool       // draining: takes no new connections of its service
+	Ports       []Port     // published by its service in ingress mode; on the ingress network only
+
+	// Pending is of a local endpoint that has its address and is reachable there,
+	// and that nobody is told by name yet: it is starting, or unhealthy. The other
+	// nodes hear of its place alone.
+	Pending bool
 }
 
 // A StaticVTEP is a VTEP outside the cluster, fixed when the network was made.
