@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"syscall"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/swarm"
 	swarmrouter "github.com/moby/moby/v2/daemon/server/router/swarm"
@@ -48,6 +50,39 @@ type SwarmBackend interface {
 	// Status is the Swarm header of /_ping: the local node's state, followed
 	// by "/manager" or "/worker" where it is in a swarm.
 	Status() string
+}
+
+// ContainerBackend has what runs on this node in sandboxes: the tasks of
+// services and the processes of `ovnd run`, which are Docker's containers.
+// Names and ID prefixes are resolved by this package: methods get whole IDs.
+// One that is not there (any more) is of class not found.
+type ContainerBackend interface {
+	// Containers returns all that this node remembers, in any order, those
+	// not started yet and those that have ended included. It must be cheap:
+	// every call of the API that names a container looks it up here.
+	Containers() []Container
+	// ContainerLogs calls each with what the container wrote, oldest first,
+	// until the end, with opts.Follow until the container has ended, or until
+	// ctx ends, which is no error. The line is lent. An error of each ends it.
+	ContainerLogs(ctx context.Context, id string, opts LogOptions, each func(LogLine) error) error
+	// ContainerExec starts a command beside the container's own. Commands
+	// live on when ctx ends. An error that satisfies fs.ErrPermission or
+	// fs.ErrNotExist is the command's own, and counts as exit code 126 or 127.
+	ContainerExec(ctx context.Context, id string, e ExecConfig) (ExecProcess, error)
+	// ContainerStop sends the stop signal, SIGKILL after the grace period,
+	// and returns when the container has ended, or with ctx. What has begun
+	// goes on then.
+	ContainerStop(ctx context.Context, id string, opts StopOptions) error
+	// ContainerKill sends a signal to the container's command. After SIGKILL
+	// it returns when the container has ended.
+	ContainerKill(ctx context.Context, id string, sig syscall.Signal) error
+	// ContainerWait returns a wait for a condition from the present moment
+	// on: it blocks until that holds or ctx ends. The end of a container that
+	// is no more is found too, if it came after ContainerWait.
+	ContainerWait(id string, condition container.WaitCondition) (wait func(ctx context.Context) (ExitStatus, error), err error)
+	// ContainerProcesses returns the PIDs of all processes in the container,
+	// in the node's PID namespace.
+	ContainerProcesses(id string) ([]int, error)
 }
 
 // SystemBackend says what /version and /info show of the node.

@@ -39,14 +39,16 @@ const (
 	grace = 2 * time.Second
 )
 
-// Config is what a [Server] needs. All fields are required but Log.
+// Config is what a [Server] needs. All fields are required but Containers and
+// Log.
 type Config struct {
-	Networks NetworkBackend
-	Swarm    SwarmBackend
-	System   SystemBackend
-	Ovnd     OvndBackend
-	Events   *EventLog
-	Log      *slog.Logger // slog.Default if nil
+	Networks   NetworkBackend
+	Swarm      SwarmBackend
+	Containers ContainerBackend // nil: there are none
+	System     SystemBackend
+	Ovnd       OvndBackend
+	Events     *EventLog
+	Log        *slog.Logger // slog.Default if nil
 }
 
 // Server serves the API. It is made by [New].
