@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	lab.Enter()
+	lab.Exclusive()
 	if err := loopbackUp(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

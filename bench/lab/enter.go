@@ -16,11 +16,12 @@ import (
 // what a lab starts is in the lab.
 const insideEnv = "OVND_LAB"
 
-// Main runs the tests of m (a *testing.M) inside the lab and exits with their
-// result. It is the whole body of a TestMain.
+// Main runs the tests of m (a *testing.M) inside the lab, with the machine to
+// themselves, and exits with their result. It is the whole body of a TestMain.
 func Main(m interface{ Run() int }) {
 	Enter()
-	os.Exit(m.Run())
+	Exclusive()
+	os.Exit(m.Run()) // which also frees the machine
 }
 
 // Enter returns in a process that is root in its own user, network and mount

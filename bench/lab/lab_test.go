@@ -17,7 +17,13 @@ import (
 	"github.com/ovnd/ovnd/bench/lab"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(holderEnv) != "" {
+		holderMain()
+		return
+	}
+	lab.Main(m)
+}
 
 var (
 	v4a, v4b = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
