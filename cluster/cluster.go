@@ -14,6 +14,8 @@ import (
 
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/swarmkit/v2/ca"
+
+	"github.com/ovnd/ovnd/discovery/directory"
 )
 
 const (
@@ -67,7 +69,13 @@ type Config struct {
 	SubnetSize      uint32
 
 	Hooks Hooks
-	Log   *slog.Logger // nil: slog.Default
+	// Tasks runs the tasks of services. Without it this node refuses them, and
+	// the creation of services.
+	Tasks TaskRunner
+	// CheckPorts says why this node cannot publish ports, before a service is
+	// created that wants them; nil: nobody asks.
+	CheckPorts func([]directory.Port) error `json:"-"`
+	Log        *slog.Logger                 // nil: slog.Default
 }
 
 // Hooks tell the node what the swarm decided. They are called from SwarmKit's
