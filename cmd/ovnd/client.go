@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/moby/moby/client"
 
@@ -62,7 +63,9 @@ func (c *cli) ovnd() (*ovnd.Client, error) {
 
 // explain is what the user reads about err.
 func (c *cli) explain(err error) string {
-	if !client.IsErrConnectionFailed(err) && !errors.Is(err, ovnd.ErrNoNode) {
+	// `service scale` hands on the text of an error alone.
+	const noNode = "failed to connect to the docker API at "
+	if !client.IsErrConnectionFailed(err) && !errors.Is(err, ovnd.ErrNoNode) && !strings.Contains(err.Error(), noNode) {
 		return err.Error()
 	}
 	host, hostErr := c.apiHost()

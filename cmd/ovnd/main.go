@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 
+	dockercli "github.com/docker/cli/cli"
+
 	"github.com/ovnd/ovnd/sandbox"
 )
 
@@ -65,6 +67,8 @@ func execute(ctx context.Context, c *cli, args []string) int {
 	text, code := c.explain(err), exitFailed
 	if e, ok := errors.AsType[*exitError](err); ok {
 		text, code = e.text, e.code
+	} else if e, ok := errors.AsType[dockercli.StatusError](err); ok && e.StatusCode != 0 {
+		code = e.StatusCode // `exec`: the command's
 	}
 	if text != "" {
 		fmt.Fprintln(c.err, text)

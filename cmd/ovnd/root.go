@@ -11,15 +11,20 @@ func newRootCommand(c *cli) *cobra.Command {
 		newNetworkCommand(c),
 		newNodeCommand(c),
 		newSwarmCommand(c),
+		newInspectCommand(c),
 		newEventsCommand(c),
 		newInfoCommand(c),
 		newVersionCommand(c),
 	)
 	root.Example = `  ovnd up                                                # start a node and a swarm
   ovnd network create --attachable my_net
+  ovnd service create --network my_net -p 8080:80 nginx  # your nginx, as a service
   ovnd run --network my_net --name a -- sh               # a shell on the network
   ovnd swarm join-token worker                           # what to type on other machines`
 	cobra.EnableCommandSorting = false
+	// `service create --host` is another flag than ours: ours goes before.
+	root.TraverseChildren = true
+	addDockerCommands(root, c)
 
 	flags := root.PersistentFlags()
 	flags.StringVarP(&c.host, "host", "H", "", "Socket of the node to talk to, as unix:///path (env OVND_HOST)")

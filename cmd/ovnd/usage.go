@@ -13,10 +13,10 @@ import (
 const usageTemplate = `Usage:  {{.UseLine}}{{if and .HasAvailableSubCommands .HasParent}} COMMAND{{end}}
 
 {{with or .Long .Short}}{{trimTrailingWhitespaces .}}{{end}}
-{{- if .Aliases}}
+{{- with aliases .}}
 
 Aliases:
-  {{aliases .}}
+  {{.}}
 {{- end}}
 {{- if .HasExample}}
 
@@ -48,6 +48,9 @@ func init() {
 		return strings.TrimRight(cmd.LocalFlags().FlagUsagesWrapped(terminalWidth()-1), "\n")
 	})
 	cobra.AddTemplateFunc("aliases", func(cmd *cobra.Command) string {
+		if names, ok := cmd.Annotations["aliases"]; ok || len(cmd.Aliases) == 0 {
+			return names // docker's, with those in other groups
+		}
 		paths := make([]string, 0, 1+len(cmd.Aliases))
 		for _, name := range append([]string{cmd.Name()}, cmd.Aliases...) {
 			paths = append(paths, cmd.Parent().CommandPath()+" "+name)
