@@ -59,6 +59,13 @@ type Config struct {
 	// engine.labels.
 	Labels map[string]string
 
+	// DNSAddr is where the node answers for the names of all its networks to
+	// the machine itself; zero: nowhere.
+	DNSAddr netip.AddrPort
+	// HostLoopback lets sandboxes reach the machine's 127.0.0.1, at the
+	// address of their gateway bridge.
+	HostLoopback bool
+
 	Log *slog.Logger // nil: slog.Default
 }
 

@@ -197,7 +197,9 @@ func TestServiceCreateImage(t *testing.T) {
 }
 
 func TestServiceUpdateImage(t *testing.T) {
-	host := func(args ...string) *swarm.ContainerSpec { return &swarm.ContainerSpec{Image: "host:latest", Args: args} }
+	host := func(args ...string) *swarm.ContainerSpec {
+		return &swarm.ContainerSpec{Image: "host:latest", Args: args}
+	}
 	tests := []struct {
 		name      string
 		old, spec *swarm.ContainerSpec

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -33,7 +35,12 @@ type upFlags struct {
 	poolMask                    uint32
 	labels                      opts.ListOpts
 	ephemeral, foreground       bool
+	dns                         string
+	hostLoopback                bool
 }
+
+// dnsPort is where `up --dns` answers unless told otherwise: 53 needs root.
+const dnsPort = 5353
 
 func newUpCommand(c *cli) *cobra.Command {
 	f := upFlags{labels: opts.NewListOpts(opts.ValidateLabel)}
@@ -79,6 +86,8 @@ func (f *upFlags) add(cmd *cobra.Command) {
 	addPoolFlags(flags, &f.pools, &f.poolMask)
 	flags.StringVar(&f.availability, "availability", "active", `Availability of the node ("active", "pause", "drain")`)
 	flags.Var(&f.labels, "label", "Set metadata on the node, as engine.labels")
+	flags.StringVar(&f.dns, "dns", "", "Answer for the names of the networks' services and tasks at ADDR[:PORT] of this machine too (default port 5353)")
+	flags.BoolVar(&f.hostLoopback, "host-loopback", false, "Let what runs on the networks reach this machine's 127.0.0.1, at the address of their gateway")
 	flags.BoolVar(&f.ephemeral, "ephemeral", false, "Leave the swarm and delete the state when the node stops")
 	flags.BoolVar(&f.foreground, "foreground", false, "Stay in the foreground and log to standard error")
 	completeValues(cmd, "availability", "active", "pause", "drain")
@@ -97,6 +106,7 @@ func (f *upFlags) config(c *cli, args []string) (node.Config, error) {
 		Availability: swarm.NodeAvailability(f.availability),
 		SubnetSize:   f.poolMask,
 		Labels:       opts.ConvertKVStringsToMap(f.labels.GetSlice()),
+		HostLoopback: f.hostLoopback,
 		Log:          log,
 	}
 	if len(args) > 0 {
@@ -133,6 +143,13 @@ func (f *upFlags) addresses(cfg *node.Config) (err error) {
 			return fmt.Errorf("--data-path-addr: %q has a port: --data-path-port sets it", f.dataPath)
 		}
 		cfg.DataPathAddr = addr.Addr()
+	}
+	if f.dns != "" {
+		addr, err := node.ParseAddr("--dns", f.dns)
+		if err != nil {
+			return err
+		}
+		cfg.DNSAddr = netip.AddrPortFrom(addr.Addr(), cmp.Or(addr.Port(), dnsPort))
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"up --log-level loud", "--log-level: \"loud\" is not \"debug\", \"info\", \"warn\" or \"error\"\n", 1},
 		{"up --default-addr-pool ten", "--default-addr-pool: \"ten\" is not an address range such as 10.0.0.0/8\n", 1},
 		{"up --data-path-addr 127.0.0.1:4789", "--data-path-addr: \"127.0.0.1:4789\" has a port: --data-path-port sets it\n", 1},
+		{"up --dns nowhere", "--dns: address \"nowhere\" must be an IP address or network interface (with optional port number): no interface \"nowhere\"\n", 1},
 		{"version -f {{", "template parsing error: template: version:1: unclosed action\n", 64},
 		{"network inspect -f {{ x", "template parsing error: template: :1: unclosed action\n", 64},
 		{"status -f {{", "template parsing error: template: :1: unclosed action\n", 64},
