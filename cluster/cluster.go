@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/swarmkit/v2/agent/configs"
+	"github.com/moby/swarmkit/v2/agent/exec"
+	"github.com/moby/swarmkit/v2/agent/secrets"
 	"github.com/moby/swarmkit/v2/ca"
 
 	"github.com/ovnd/ovnd/discovery/directory"
@@ -137,6 +140,11 @@ type Cluster struct {
 	ready chan struct{}
 
 	attachments *attachments
+	// What managers sent for the tasks of this node; kept in memory alone.
+	secrets exec.SecretsManager
+	configs exec.ConfigsManager
+	// logTurn is held while a log message goes to a manager.
+	logTurn sync.Mutex
 
 	// control serialises what starts and stops the SwarmKit node.
 	control sync.Mutex
@@ -146,7 +154,7 @@ type Cluster struct {
 	runCtx    context.Context // outlives askedCtx by the shutdown; nil before and after
 	runner    *runner         // nil: in no swarm
 	nodeState NodeState
-	changed   chan struct{} // closed and replaced when runner or its connection changes
+	changed   chan struct{} // closed and replaced when runner, its connection or nodeState changes
 }
 
 // New opens the state folder and prepares a Cluster; nothing is bound before
@@ -199,6 +207,8 @@ func newCluster(cfg Config) (*Cluster, error) {
 		state:   state,
 		ready:   make(chan struct{}),
 		changed: make(chan struct{}),
+		secrets: secrets.NewManager(),
+		configs: configs.NewManager(),
 	}
 	c.attachments = newAttachments(c)
 	return c, nil
@@ -403,7 +413,8 @@ func (c *Cluster) shutdown() error {
 	return c.stopRunner(r)
 }
 
-// wakeLocked tells waiters that the runner or its connection changed.
+// wakeLocked tells waiters that the runner, its connection or what the managers
+// gave this node changed.
 func (c *Cluster) wakeLocked() {
 	close(c.changed)
 	c.changed = make(chan struct{})

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -142,15 +143,23 @@ func nodeActor(n, old *swarmapi.Node) events.Actor {
 
 func serviceActor(s, old *swarmapi.Service) events.Actor {
 	a := namedActor(s.ID, s.Spec.Annotations.Name)
-	if old == nil || s.UpdateStatus == nil {
+	if old == nil {
 		return a
+	}
+	if is, was := s.Spec.Task.GetContainer(), old.Spec.Task.GetContainer(); is != nil && was != nil {
+		noteChange(a, "image", was.Image, is.Image, func(image string) string { return image })
+	}
+	if is, was := s.Spec.GetReplicated(), old.Spec.GetReplicated(); is != nil && was != nil {
+		noteChange(a, "replicas", was.Replicas, is.Replicas, func(n uint64) string { return strconv.FormatUint(n, 10) })
 	}
 	state := lower[swarmapi.UpdateStatus_UpdateState]
-	if old.UpdateStatus == nil {
+	switch {
+	case s.UpdateStatus == nil:
+	case old.UpdateStatus == nil:
 		a.Attributes["updatestate.new"] = state(s.UpdateStatus.State)
-		return a
+	default:
+		noteChange(a, "updatestate", old.UpdateStatus.State, s.UpdateStatus.State, state)
 	}
-	noteChange(a, "updatestate", old.UpdateStatus.State, s.UpdateStatus.State, state)
 	return a
 }
 

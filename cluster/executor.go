@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"runtime"
+	"strconv"
 
 	"github.com/moby/swarmkit/v2/agent/exec"
 	swarmapi "github.com/moby/swarmkit/v2/api"
@@ -21,6 +22,9 @@ const (
 	// by the source address of its connection, which on one machine is
 	// 127.0.0.1 for all.
 	LabelAddr = "ovnd.addr"
+	// LabelPortStart is the lowest port that the node may publish, its
+	// net.ipv4.ip_unprivileged_port_start, or 0 where that does not bind it.
+	LabelPortStart = "ovnd.port-start"
 )
 
 // An executor is the agent's side of this node (SwarmKit's exec.Executor).
@@ -37,22 +41,33 @@ func (e *executor) Describe(context.Context) (*swarmapi.NodeDescription, error) 
 		labels = make(map[string]string)
 	}
 	labels[LabelOvnd] = "true"
-	labels[LabelAddr] = e.advertise.String()
+	labels[LabelPortStart] = strconv.Itoa(int(lowestPort()))
+	d := e.nodeDescription()
+	d.Engine = &swarmapi.EngineDescription{
+		EngineVersion: e.c.cfg.EngineVersion,
+		Labels:        labels,
+		// The scheduler places a task only where the plugins are that its
+		// networks and its log driver name.
+		Plugins: []swarmapi.PluginDescription{
+			{Type: "Log", Name: "json-file"},
+			{Type: "Log", Name: "local"},
+			{Type: "Network", Name: bridgeNetwork},
+			{Type: "Network", Name: overlayDriver},
+		},
+	}
+	d.Resources = &swarmapi.Resources{
+		NanoCPUs:    int64(runtime.NumCPU()) * 1e9,
+		MemoryBytes: totalMemory(),
+	}
+	return d, nil
+}
+
+// nodeDescription is what the templates of a task may say of its node.
+func (e *executor) nodeDescription() *swarmapi.NodeDescription {
 	return &swarmapi.NodeDescription{
 		Hostname: e.c.cfg.Hostname,
 		Platform: &swarmapi.Platform{Architecture: machine(), OS: runtime.GOOS},
-		Engine: &swarmapi.EngineDescription{
-			EngineVersion: e.c.cfg.EngineVersion,
-			Labels:        labels,
-			// The scheduler places a task on an overlay network only where
-			// this plugin is.
-			Plugins: []swarmapi.PluginDescription{{Type: "Network", Name: overlayDriver}},
-		},
-		Resources: &swarmapi.Resources{
-			NanoCPUs:    int64(runtime.NumCPU()) * 1e9,
-			MemoryBytes: totalMemory(),
-		},
-	}, nil
+	}
 }
 
 // Configure takes what the managers gave this node.
@@ -83,6 +98,7 @@ func (e *executor) Configure(_ context.Context, node *swarmapi.Node) error {
 
 	e.c.mu.Lock()
 	e.c.nodeState = st
+	e.c.wakeLocked()
 	r := e.c.runner
 	e.c.mu.Unlock()
 	if r != nil {
@@ -102,20 +118,28 @@ func (e *executor) SetNetworkBootstrapKeys(keys []*swarmapi.EncryptionKey) error
 	return nil
 }
 
-// Controller makes the controller of a task. Only network attachments run.
+// Controller makes the controller of a task. An error rejects the task. The
+// agent's tables are locked meanwhile, so nothing here waits.
 func (e *executor) Controller(t *swarmapi.Task) (exec.Controller, error) {
-	spec := t.Spec.GetAttachment()
-	if spec == nil {
-		return nil, fmt.Errorf("this node runs ovnd, which runs no services in this version: constrain the service with engine.labels.%s!=true", LabelOvnd)
+	if spec := t.Spec.GetAttachment(); spec != nil {
+		return &attachmentController{
+			set:         e.c.attachments,
+			task:        t.Copy(),
+			containerID: spec.ContainerID,
+			// A task that had got this far belongs to a life of the node before
+			// this one.
+			restored: t.Status.State >= swarmapi.TaskStateStarting,
+		}, nil
 	}
-	return &attachmentController{
-		set:         e.c.attachments,
-		task:        t.Copy(),
-		containerID: spec.ContainerID,
-		// A task that had got this far belongs to a life of the node before
-		// this one.
-		restored: t.Status.State >= swarmapi.TaskStateStarting,
-	}, nil
+	if e.c.cfg.Tasks == nil {
+		return nil, fmt.Errorf("this node runs ovnd without tasks: constrain the service with engine.labels.%s!=true", LabelOvnd)
+	}
+	t = t.Copy()
+	task, err := taskFromAPI(t, e.nodeDescription())
+	if err != nil {
+		return nil, err
+	}
+	return newTaskController(e, t, task), nil
 }
 
 // machine is the hardware name, as Docker shows it (x86_64).

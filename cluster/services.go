@@ -6,13 +6,11 @@ import (
 
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/v2/daemon/cluster/convert"
-	"github.com/moby/moby/v2/daemon/server/backend"
 	"github.com/moby/moby/v2/daemon/server/swarmbackend"
 	swarmapi "github.com/moby/swarmkit/v2/api"
 )
 
-// GetServices lists services: a swarm that ovnd nodes share with Docker nodes
-// can have some. Filters: name and id (prefixes), label, mode, runtime.
+// GetServices lists services. Filters: name and id (prefixes), label, mode, runtime.
 func (c *Cluster) GetServices(opts swarmbackend.ServiceListOptions) ([]swarm.Service, error) {
 	accepted := map[string]bool{"name": true, "id": true, "label": true, "mode": true, "runtime": true}
 	if err := opts.Filters.Validate(accepted); err != nil {
@@ -108,22 +106,6 @@ func (c *Cluster) GetService(input string, insertDefaults bool) (swarm.Service, 
 	})
 }
 
-// CreateService is refused: this version runs no services.
-func (c *Cluster) CreateService(swarm.ServiceSpec, string, bool) (*swarm.ServiceCreateResponse, error) {
-	if _, err := c.controlClient(); err != nil {
-		return nil, err
-	}
-	return nil, errNoServices
-}
-
-// UpdateService is refused: this version runs no services.
-func (c *Cluster) UpdateService(string, uint64, swarm.ServiceSpec, swarmbackend.ServiceUpdateOptions, bool) (*swarm.ServiceUpdateResponse, error) {
-	if _, err := c.controlClient(); err != nil {
-		return nil, err
-	}
-	return nil, errNoServices
-}
-
 // RemoveService removes the service with this ID, name or unique ID prefix.
 func (c *Cluster) RemoveService(input string) error {
 	_, err := onManager(context.Background(), c, func(ctx context.Context, ctl swarmapi.ControlClient) (*swarmapi.RemoveServiceResponse, error) {
@@ -134,14 +116,6 @@ func (c *Cluster) RemoveService(input string) error {
 		return ctl.RemoveService(ctx, &swarmapi.RemoveServiceRequest{ServiceID: s.ID})
 	})
 	return err
-}
-
-// ServiceLogs is refused: this version runs no services.
-func (c *Cluster) ServiceLogs(context.Context, *backend.LogSelector, *backend.ContainerLogsOptions) (<-chan *backend.LogMessage, error) {
-	if _, err := c.controlClient(); err != nil {
-		return nil, err
-	}
-	return nil, errNoServices
 }
 
 // GetTasks lists the tasks of services, as Docker does: network attachments
