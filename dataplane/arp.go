@@ -43,7 +43,7 @@ func (t *transmitter) arp(n *network, from vtep, payload []byte) (why Drop, ok b
 			return why, false
 		}
 	}
-	if r := n.fib[a.Target]; a.Op == encap.ARPRequest && r.port != nil && !a.SenderMAC.IsMulticast() {
+	if r := n.fib[a.Target]; a.Op == encap.ARPRequest && n.answers(r) && !a.SenderMAC.IsMulticast() {
 		t.putPrefix(n, a.SenderMAC, r.mac, encap.EtherTypeARP)
 		encap.PutARPReply(t.frame[prefixLen:], a, r.mac)
 		t.originate(n, from.peer, prefixLen+encap.ARPLen)
@@ -66,7 +66,7 @@ func (t *transmitter) neighbourDiscovery(n *network, from vtep, ip encap.IP) (wh
 			return why, false
 		}
 	}
-	if r := n.fib[ns.Target]; r.port != nil {
+	if r := n.fib[ns.Target]; n.answers(r) {
 		dst := encap.PutNA(t.frame[prefixLen:], ns, r.mac)
 		to := ns.MAC
 		if dst.IsMulticast() {
@@ -79,6 +79,10 @@ func (t *transmitter) neighbourDiscovery(n *network, from vtep, ip encap.IP) (wh
 	}
 	return 0, true
 }
+
+// answers reports whether this node says on the wire where an address is: it is
+// at a port of its own, and a VIP's at those of all nodes.
+func (n *network) answers(r route) bool { return r.port != nil && (!r.vip || n.speaks) }
 
 // heard checks a claim that addr is at mac behind a peer, learns it if the
 // directory does not know better, and sends what waited for it.

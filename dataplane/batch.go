@@ -60,6 +60,17 @@ type transmitter struct {
 	// the batch of the last packet, and 0 for none.
 	flows [256]uint8
 	frame [prefixLen + encap.NDLen]byte // of ARP and ND
+	// defers has what is originated for a stack put aside in deferred, since its
+	// own goroutine is sending: it would come back here.
+	defers   bool
+	deferred []deferredFrame
+}
+
+// A deferredFrame is a packet behind its metadata that is for a stack port, and
+// counted as delivered.
+type deferredFrame struct {
+	to    *Port
+	frame []byte
 }
 
 func newTransmitter(s *Switch, worker int) *transmitter {

@@ -1,6 +1,6 @@
 // Package dataplane is the switch of a node: it forwards IP packets between the
-// ports of the networks, which are TUN devices of sandboxes, and the underlay,
-// where other nodes and foreign VTEPs are.
+// ports of the networks, which are TUN devices of sandboxes and network stacks in
+// this process, and the underlay, where other nodes and foreign VTEPs are.
 //
 // # The way of a packet
 //
@@ -15,6 +15,12 @@
 // no allocation. Outbound workers (outbound.go, batch.go) wait at the TUN queues
 // they own, inbound ones (inbound.go) at a socket each. What moves is a
 // super-packet (package pkt) for as long as possible.
+//
+//	stack → Inject → injector → lookup → …        … → Deliver → stack
+//
+// A stack port (stackport.go) is a network stack in this process, which has the
+// services' VIPs or is the hub of a star network. Its goroutines forward what it
+// sends themselves, as injectors, a few at a time; workers deliver to it.
 //
 // # Tables
 //

@@ -222,6 +222,8 @@ func (w *inbound) decideIP(v *verdict, from vtep, dstMAC, srcMAC encap.MAC, ip e
 		return
 	}
 	switch {
+	case r.vip && !from.static:
+		v.why = DropForeignVIP
 	case r.port != nil && srcMAC == r.mac:
 		v.why = DropStolenSource // as a kernel VXLAN device has it: a loop
 	case r.port != nil && dstMAC == r.mac:

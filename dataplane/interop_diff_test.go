@@ -308,10 +308,11 @@ func TestDifferentialHeaderBits(t *testing.T) {
 	})
 }
 
+// VNI 0 is no network of ours on the wire: it marks those that never get there.
 func TestDifferentialVNI(t *testing.T) {
 	const last = 1<<24 - 1
 	vnis := []encap.VNI{0, 1, 2, 0x7fffff, 0x800000, last - 1, last}
-	for _, own := range []encap.VNI{0, 1, last} {
+	for _, own := range []encap.VNI{1, last} {
 		t.Run(fmt.Sprint(own), func(t *testing.T) {
 			d := newDiffer(t, own, false)
 			for _, vni := range vnis {

@@ -64,6 +64,13 @@ const (
 	// DropECN: congestion was experienced and the transport cannot be told
 	// (RFC 6040 §4.2).
 	DropECN
+	// DropForeignVIP: from a node of the cluster to a service's address, which
+	// that node has itself.
+	DropForeignVIP
+	// DropNoHub: a star network has no way out (yet).
+	DropNoHub
+	// DropStackLoop: from one stack in this process to another.
+	DropStackLoop
 
 	numDrops
 )
@@ -73,6 +80,7 @@ var dropNames = [numDrops]string{
 	"no_neighbour", "hold_full", "port_down", "port_write", "no_buffers", "unreachable", "firewall",
 	"send_error", "truncated", "bad_vxlan", "reserved_bits", "unknown_vni", "unknown_vtep", "bad_frame",
 	"vlan", "ethertype", "wrong_mac", "stolen_source", "foreign_source", "split_horizon", "ecn",
+	"foreign_vip", "no_hub", "stack_loop",
 }
 
 // String returns the name that [Stats] and `ovnd status` use.

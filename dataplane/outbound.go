@@ -3,13 +3,11 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ovnd/ovnd/dataplane/pkt"
 	"github.com/ovnd/ovnd/dataplane/tun"
-	"github.com/ovnd/ovnd/encap"
 )
 
 const (
@@ -25,13 +23,10 @@ const (
 // An outbound worker owns TUN queues: it reads what sandboxes send and passes it
 // to a local port or to the underlay.
 type outbound struct {
-	sw      *Switch
-	worker  int
-	section *section
-	epoll   int
-	wake    int // eventfd; written to stop
-	tx      *transmitter
-	buf     [pkt.MaxSuper]byte
+	forwarder
+	epoll int
+	wake  int // eventfd; written to stop
+	buf   [pkt.MaxSuper]byte
 }
 
 func newOutbound(s *Switch, worker int) (*outbound, error) {
@@ -44,10 +39,7 @@ func newOutbound(s *Switch, worker int) (*outbound, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	o := &outbound{
-		sw: s, worker: worker, section: &s.sections[worker],
-		epoll: epoll, wake: wake, tx: newTransmitter(s, worker),
-	}
+	o := &outbound{forwarder: newForwarder(s, worker), epoll: epoll, wake: wake}
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeEvent}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &ev); err != nil {
 		o.close()
@@ -128,95 +120,4 @@ func (o *outbound) drain(t *table, slot, i int) {
 		}
 		return
 	}
-}
-
-// forward takes one super-packet, behind its metadata, from a port to where it
-// belongs.
-func (o *outbound) forward(e *entry, frame []byte) {
-	p, l := e.port, &e.port.account.ledgers[o.worker]
-	plan, ip, err := parse(frame)
-	packets, bytes := plan.Count(), plan.WireLen()
-	if err != nil {
-		packets, bytes = 1, len(frame)
-	}
-	l.portIn.add(packets, bytes)
-	p.traffic[o.worker].in.add(packets, bytes)
-	if err != nil {
-		o.drop(p, DropMalformed, packets)
-		return
-	}
-	n := e.net
-	if n == nil {
-		o.drop(p, DropNoNetwork, packets)
-		return
-	}
-	src, dst := ip.Src(), ip.Dst()
-	r, known := n.fib[dst]
-	switch {
-	case r.group || isGroup(dst):
-		o.drop(p, DropMulticast, packets)
-	case !p.has(src):
-		o.drop(p, DropSpoofed, packets)
-	case plan.Len() > n.mtu:
-		o.drop(p, DropTooBig, packets)
-		o.tx.answerTooBig(n, p, ip, n.mtu)
-	case r.port != nil:
-		plan.PutHeaderLen(frame)
-		r.port.writers[o.worker].write(frame[:pkt.MetaLen+len(ip.Packet)], packets, bytes)
-	case r.peer != nil:
-		o.tx.add(n, r.peer, r.mac, p.cfg.MAC, ip, plan)
-	case known:
-		o.drop(p, DropNoEndpoint, packets)
-	case !n.snap.Contains(dst):
-		o.drop(p, DropNoRoute, packets)
-	default:
-		o.toNeighbour(n, p, ip, plan, frame)
-	}
-}
-
-func (o *outbound) drop(p *Port, why Drop, packets int) {
-	p.account.ledgers[o.worker].drop(why, packets)
-	p.dropped.Add(uint64(packets))
-}
-
-// toNeighbour sends to an address that is not in the directory, but may have
-// been heard of, or be behind a VTEP that is learned from.
-func (o *outbound) toNeighbour(n *network, p *Port, ip encap.IP, plan pkt.Plan, frame []byte) {
-	src, dst := ip.Src(), ip.Dst()
-	if mac, to, ok := n.neighbours.lookup(dst); ok {
-		o.tx.add(n, to, mac, p.cfg.MAC, ip, plan)
-		return
-	}
-	if len(n.learn) == 0 {
-		o.drop(p, DropNoEndpoint, plan.Count())
-		return
-	}
-	held, ask := n.neighbours.hold(dst, src, p.cfg.MAC, frame, plan.Count())
-	if !held {
-		o.drop(p, DropHoldFull, plan.Count())
-	}
-	if ask {
-		o.tx.solicit(n, src, p.cfg.MAC, dst)
-		o.sw.keeper.wakeUp()
-	}
-}
-
-// parse reads a super-packet behind its metadata. It checks what the kernel
-// gave no more than memory safety needs.
-func parse(frame []byte) (pkt.Plan, encap.IP, error) {
-	if len(frame) < pkt.MetaLen {
-		return pkt.Plan{}, encap.IP{}, encap.ErrShort
-	}
-	ip, err := encap.ParseIP(frame[pkt.MetaLen:])
-	if err != nil {
-		return pkt.Plan{}, encap.IP{}, err
-	}
-	plan, err := pkt.NewPlan(pkt.ParseMeta(frame), ip)
-	return plan, ip, err
-}
-
-// isGroup reports whether a is a multicast address or the limited broadcast
-// address.
-func isGroup(a netip.Addr) bool {
-	return a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }

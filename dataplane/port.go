@@ -27,12 +27,14 @@ type PortConfig struct {
 	MTU        int          // bytes; of the device, for Stats
 }
 
-// A Port is a TUN device that the switch reads and writes.
+// A Port is a TUN device that the switch reads and writes, or the switch's side
+// of a stack port.
 type Port struct {
 	sw      *Switch
 	cfg     PortConfig
 	slot    int
 	queues  []*tun.Queue
+	stack   *stackEnd    // nil for a device
 	writers []portWriter // by worker
 	traffic []traffic    // by worker
 	dropped atomic.Uint64
@@ -45,8 +47,10 @@ type Port struct {
 // A portWriter writes for one worker.
 type portWriter struct {
 	*Port
-	queue  *tun.Queue
+	queue  *tun.Queue // nil for a stack port, which has scratch
 	worker int
+	// scratch is the worker's, for super-packets in pieces.
+	scratch []byte
 }
 
 var errClosed = errors.New("data plane: the switch is closed")
@@ -77,13 +81,8 @@ func (s *Switch) AddPort(cfg PortConfig) (_ *Port, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil, errClosed
-	}
-	for _, other := range s.ports {
-		if other != nil && other.cfg.NetworkID == cfg.NetworkID && slices.ContainsFunc(cfg.Addrs, other.has) {
-			return nil, fmt.Errorf("data plane: port %s: an address of %v is in use by port %s", cfg.Name, cfg.Addrs, other.cfg.Name)
-		}
+	if err := s.mayAdd(p); err != nil {
+		return nil, err
 	}
 	s.insert(p)
 	s.publish(cfg.NetworkID)
@@ -107,7 +106,13 @@ func (s *Switch) insert(p *Port) {
 	p.account = s.account(p.cfg.NetworkID)
 	p.traffic = make([]traffic, len(s.sections))
 	for w := range s.sections {
-		p.writers = append(p.writers, portWriter{Port: p, queue: p.queues[w%len(p.queues)], worker: w})
+		writer := portWriter{Port: p, worker: w}
+		if p.stack == nil {
+			writer.queue = p.queues[w%len(p.queues)]
+		} else {
+			writer.scratch = s.scratch(w)
+		}
+		p.writers = append(p.writers, writer)
 	}
 }
 
@@ -152,16 +157,25 @@ func (p *Port) has(a netip.Addr) bool { return slices.Contains(p.cfg.Addrs, a) }
 
 // WriteSuper implements [pkt.Writer].
 func (w *portWriter) WriteSuper(pieces []unix.Iovec, packets, size int) {
+	if w.queue == nil {
+		w.write(gather(w.scratch, pieces), packets, size)
+		return
+	}
 	w.count(w.queue.Writev(pieces), packets, size)
 }
 
 // write writes one super-packet that lies in one piece behind its metadata.
 func (w *portWriter) write(frame []byte, packets, size int) {
+	if w.queue == nil {
+		w.count(nil, packets, size) // first: delivering may answer
+		w.stack.deliver(frame, packets)
+		return
+	}
 	w.count(w.queue.Write(frame), packets, size)
 }
 
-// JoinsUDP implements [pkt.Writer].
-func (w *portWriter) JoinsUDP() bool { return w.queue.USO() }
+// JoinsUDP implements [pkt.Writer]. A stack wants datagrams one by one.
+func (w *portWriter) JoinsUDP() bool { return w.queue != nil && w.queue.USO() }
 
 func (w *portWriter) count(err error, packets, size int) {
 	l := &w.account.ledgers[w.worker]

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ovnd/ovnd/dataplane/pkt"
 	"github.com/ovnd/ovnd/dataplane/udp"
 	"github.com/ovnd/ovnd/discovery/directory"
 	"github.com/ovnd/ovnd/encap"
@@ -66,7 +67,9 @@ type Switch struct {
 	outbound []*outbound
 	inbound  []*inbound
 	keeper   *keeper
+	injector []*injector
 	sections []section // by worker
+	gathers  [][]byte  // by worker: room for one super-packet, made when first needed
 
 	table atomic.Pointer[table]
 	stray []ledger // by worker: packets of no network
@@ -92,10 +95,12 @@ func New(cfg Config) (*Switch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data plane: %w", err)
 	}
+	// Each worker a direction, the keeper, and the injectors count on their own.
+	slots := 2*cfg.Workers + 1 + max(cfg.Workers, minInjectors)
 	s := &Switch{
 		cfg: cfg, log: cfg.Log, local: cfg.Underlay, under: under,
-		sections: make([]section, 2*cfg.Workers+1),
-		stray:    make([]ledger, 2*cfg.Workers+1),
+		sections: make([]section, slots),
+		stray:    make([]ledger, slots),
 		nets:     make(map[string]*directory.Snapshot),
 		accounts: make(map[string]*account),
 		peers:    make(map[netip.Addr]*peer),
@@ -111,6 +116,9 @@ func New(cfg Config) (*Switch, error) {
 		s.inbound = append(s.inbound, newInbound(s, cfg.Workers+i, under.Receivers()[i]))
 	}
 	s.keeper = newKeeper(s, 2*cfg.Workers)
+	for i := 2*cfg.Workers + 1; i < slots; i++ {
+		s.injector = append(s.injector, newInjector(s, i))
+	}
 	return s, nil
 }
 
@@ -142,7 +150,8 @@ func (s *Switch) Run(ctx context.Context) error {
 	return err
 }
 
-// Close closes sockets and ports of a switch that does not run.
+// Close closes sockets and ports of a switch that does not run. Stacks may still
+// send: nothing comes of it.
 func (s *Switch) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,6 +159,8 @@ func (s *Switch) Close() {
 		return
 	}
 	s.closed = true
+	s.table.Store(&table{})
+	s.waitForWorkers()
 	for slot, p := range s.ports {
 		if p != nil {
 			_ = p.closeQueues()
@@ -171,7 +182,9 @@ func (s *Switch) Workers() int { return s.cfg.Workers }
 
 // SetNetwork installs a version of a network, in place of an earlier one. Ports
 // of the network that exist already start to work. An encrypted network is not
-// installed: this switch has no clear form for one.
+// installed: this switch has no clear form for one. A network with VNI 0 is a
+// star: it never leaves the node, and its ports reach the hub (see
+// [StackPortConfig]), but not each other.
 func (s *Switch) SetNetwork(snap *directory.Snapshot) {
 	if snap.Encrypted || !snap.VNI.Valid() {
 		s.log.Error("network refused by the data plane", "network", snap.Name, "vni", snap.VNI, "encrypted", snap.Encrypted)
@@ -203,11 +216,14 @@ func (s *Switch) RemoveNetwork(id string) {
 // others are taken over. s.mu is held.
 func (s *Switch) publish(id string) {
 	old := s.table.Load()
-	next := &table{byVNI: make(map[encap.VNI]*network, len(s.nets)), ports: make([]entry, len(s.ports))}
-	byID := make(map[string]*network, len(s.nets))
-	for _, n := range old.byVNI {
-		if n.snap.ID != id && s.nets[n.snap.ID] == n.snap {
-			next.byVNI[n.snap.VNI], byID[n.snap.ID] = n, n
+	next := &table{
+		networks: make(map[string]*network, len(s.nets)),
+		byVNI:    make(map[encap.VNI]*network, len(s.nets)),
+		ports:    make([]entry, len(s.ports)),
+	}
+	for other, n := range old.networks {
+		if other != id && s.nets[other] == n.snap {
+			next.add(n)
 		}
 	}
 	if snap := s.nets[id]; snap != nil {
@@ -215,17 +231,24 @@ func (s *Switch) publish(id string) {
 			s.log.Error("two networks with one VNI", "vni", snap.VNI, "network", other.snap.Name, "refused", snap.Name)
 			delete(s.nets, id)
 		} else {
-			n := s.compile(snap)
-			next.byVNI[snap.VNI], byID[id] = n, n
+			next.add(s.compile(snap))
 		}
 	}
 	for slot, p := range s.ports {
 		if p != nil {
-			next.ports[slot] = entry{port: p, net: byID[p.cfg.NetworkID]}
+			next.ports[slot] = entry{port: p, net: next.networks[p.cfg.NetworkID]}
 		}
 	}
 	s.table.Store(next)
 	s.forgetPeers(next)
+}
+
+// add takes n into a table that is being built.
+func (t *table) add(n *network) {
+	t.networks[n.snap.ID] = n
+	if !n.star {
+		t.byVNI[n.snap.VNI] = n
+	}
 }
 
 // account returns the account of a network, and opens it if need be. s.mu is
@@ -237,6 +260,18 @@ func (s *Switch) account(id string) *account {
 		s.accounts[id] = a
 	}
 	return a
+}
+
+// scratch returns the worker's room for one super-packet in one piece. s.mu is
+// held.
+func (s *Switch) scratch(worker int) []byte {
+	if s.gathers == nil {
+		s.gathers = make([][]byte, len(s.sections))
+	}
+	if s.gathers[worker] == nil {
+		s.gathers[worker] = make([]byte, 0, pkt.MaxSuper)
+	}
+	return s.gathers[worker]
 }
 
 // forget closes the account of a network that is gone, once its last port is

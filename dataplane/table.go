@@ -10,8 +10,9 @@ import (
 
 // A table is everything that workers look up. It never changes once stored.
 type table struct {
-	byVNI map[encap.VNI]*network
-	ports []entry // by slot; a free one has no port
+	networks map[string]*network    // by ID
+	byVNI    map[encap.VNI]*network // those on the wire
+	ports    []entry                // by slot; a free one has no port
 }
 
 // An entry is a port and the current version of its network, nil if unknown.
@@ -30,12 +31,19 @@ type network struct {
 	peers map[netip.Addr]vtep  // who may send, by underlay address
 	learn []*peer              // VTEPs behind which addresses are learned
 	fib   map[netip.Addr]route // inner address → where it is
+	// star marks a network that is not on the wire: what its ports send goes to
+	// the hub, nil if there is none, and what that sends to them.
+	star bool
+	hub  *Port
+	// speaks is set on the one node that answers for the VIPs on the wire.
+	speaks bool
 }
 
 // A vtep is a peer's part in one network.
 type vtep struct {
-	peer  *peer
-	learn bool
+	peer   *peer
+	learn  bool
+	static bool // outside the cluster
 }
 
 // A route says where an inner address is: at a local port, behind a peer, or,
@@ -46,6 +54,8 @@ type route struct {
 	mac  encap.MAC
 	// group marks a subnet's broadcast address.
 	group bool
+	// vip marks a service's address, which every node has.
+	vip bool
 }
 
 // A peer is another VTEP. It is shared by all networks.
@@ -67,6 +77,7 @@ func (s *Switch) compile(snap *directory.Snapshot) *network {
 	n := &network{
 		account: s.account(snap.ID),
 		snap:    snap,
+		star:    isStar(snap),
 		mtu:     snap.MTU,
 		peers:   make(map[netip.Addr]vtep, len(snap.Peers)+len(snap.StaticVTEPs)),
 		fib:     make(map[netip.Addr]route, len(snap.Endpoints)),
@@ -75,40 +86,86 @@ func (s *Switch) compile(snap *directory.Snapshot) *network {
 		n.mtu = encap.DefaultMTU
 	}
 	n.mss4, n.mss6 = uint16(encap.MSS(n.mtu, false)), uint16(encap.MSS(n.mtu, true))
-	for addr := range snap.Peers {
-		n.addPeer(s, addr, false)
-	}
-	for _, v := range snap.StaticVTEPs {
-		p := n.addPeer(s, v.VTEP, v.Learn)
-		if p == nil {
-			continue
-		}
-		if v.Learn {
-			n.learn = append(n.learn, p)
-		} else {
-			n.fib[v.Addr] = route{peer: p, mac: v.MAC}
-		}
-	}
-	for addr, ep := range snap.Endpoints {
-		r := route{mac: ep.MAC}
-		if s.foreign(ep.VTEP) {
-			r.peer = s.peer(ep.VTEP)
-		}
-		n.fib[addr] = r
+	if !n.star {
+		n.addRemote(s)
 	}
 	for _, sub := range snap.Subnets {
 		if b, ok := broadcast(sub.Prefix); ok {
 			n.fib[b] = route{group: true}
 		}
 	}
+	for vip := range snap.VIPs {
+		n.fib[vip] = route{vip: true}
+	}
 	for _, p := range s.ports {
 		if p != nil && p.cfg.NetworkID == snap.ID {
-			for _, a := range p.cfg.Addrs {
-				n.fib[a] = route{port: p, mac: p.cfg.MAC}
-			}
+			n.addPort(p)
 		}
 	}
 	return n
+}
+
+// isStar reports whether a network never leaves the node: VNI 0 is for those.
+func isStar(snap *directory.Snapshot) bool { return snap.VNI == 0 }
+
+// addRemote adds the peers, and what is behind them.
+func (n *network) addRemote(s *Switch) {
+	for addr := range n.snap.Peers {
+		n.addPeer(s, addr)
+	}
+	for _, v := range n.snap.StaticVTEPs {
+		p := n.addPeer(s, v.VTEP)
+		if p == nil {
+			continue
+		}
+		e := n.peers[v.VTEP]
+		e.static, e.learn = true, e.learn || v.Learn
+		n.peers[v.VTEP] = e
+		if v.Learn {
+			n.learn = append(n.learn, p)
+		} else {
+			n.fib[v.Addr] = route{peer: p, mac: v.MAC}
+		}
+	}
+	for addr, ep := range n.snap.Endpoints {
+		r := route{mac: ep.MAC}
+		if s.foreign(ep.VTEP) {
+			r.peer = s.peer(ep.VTEP)
+		}
+		n.fib[addr] = r
+	}
+	n.speaks = s.isLowest(n.snap)
+}
+
+// addPort adds a port of this node, and the VIPs if it is the one that has them.
+func (n *network) addPort(p *Port) {
+	if p.stack != nil && p.stack.vips {
+		for vip := range n.snap.VIPs {
+			// The address of a port is that, whatever gossip says of it.
+			if n.fib[vip].port == nil {
+				n.fib[vip] = route{port: p, mac: p.cfg.MAC, vip: true}
+			}
+		}
+	}
+	if p.stack != nil && p.stack.hub {
+		n.hub = p
+	}
+	for _, a := range p.cfg.Addrs {
+		n.fib[a] = route{port: p, mac: p.cfg.MAC}
+	}
+}
+
+// isLowest reports whether this node has the lowest underlay address of those on
+// a network, so that one node answers for the VIPs that all of them have. That a
+// node is Docker's, which answers nobody, cannot be told from its records: where
+// a VTEP outside the cluster is to reach VIPs, ovnd's has to be the lowest.
+func (s *Switch) isLowest(snap *directory.Snapshot) bool {
+	for addr := range snap.Peers {
+		if s.foreign(addr) && addr.Less(s.local.Addr()) {
+			return false
+		}
+	}
+	return true
 }
 
 // foreign reports whether addr can be another VTEP's: it is not this one's, and
@@ -118,13 +175,14 @@ func (s *Switch) foreign(addr netip.Addr) bool {
 }
 
 // addPeer notes that addr may send.
-func (n *network) addPeer(s *Switch, addr netip.Addr, learn bool) *peer {
+func (n *network) addPeer(s *Switch, addr netip.Addr) *peer {
 	if !s.foreign(addr) {
 		return nil
 	}
-	p := s.peer(addr)
-	n.peers[addr] = vtep{peer: p, learn: learn || n.peers[addr].learn}
-	return p
+	e := n.peers[addr]
+	e.peer = s.peer(addr)
+	n.peers[addr] = e
+	return e.peer
 }
 
 // broadcast returns the directed broadcast address of an IPv4 subnet.

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/ovnd/ovnd/dataplane/pkt"
@@ -41,7 +42,13 @@ func (t *transmitter) answerTooBig(n *network, p *Port, orig encap.IP, mtu int) 
 	t.toobig.last = now
 	n.ledgers[t.worker].originated.add(1, size)
 	pkt.Meta{}.Put(frame)
-	p.writers[t.worker].write(frame[:pkt.MetaLen+size], 1, size)
+	frame = frame[:pkt.MetaLen+size]
+	if t.defers && p.stack != nil {
+		p.writers[t.worker].count(nil, 1, size)
+		t.deferred = append(t.deferred, deferredFrame{to: p, frame: bytes.Clone(frame)})
+		return
+	}
+	p.writers[t.worker].write(frame, 1, size)
 }
 
 // tooBigForUnderlay answers the sender of the first packet in a batch that does
