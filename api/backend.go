@@ -99,7 +99,8 @@ type System struct {
 	StateDir string
 	// Version of ovnd, without a leading v; Commit and BuildTime may be empty.
 	Version, Commit, BuildTime string
-	// Running counts the sandboxes that run now.
+	// Running counts the sandboxes that run now. It is not looked at where
+	// there is a ContainerBackend.
 	Running int
 	// Warnings are shown by `docker info`, one a line.
 	Warnings []string

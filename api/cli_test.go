@@ -75,7 +75,7 @@ func TestDockerCLI(t *testing.T) {
 		{"service ls -q", "", "", 0},
 		{"images", "", "Error response from daemon: ovnd does not have images\n", 1},
 		{"volume ls", "", "Error response from daemon: ovnd does not have volumes\n", 1},
-		{"run nginx", "", "ovnd does not have containers: processes are started with `ovnd run`", 125},
+		{"run nginx", "", "ovnd creates no containers: start a process with `ovnd run`, or a service with `service create`", 125},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"io"
 	"maps"
 	"net/netip"
@@ -128,10 +129,11 @@ type ExecProcess interface {
 	// Resize sets the size of the terminal. Without one it is an error.
 	Resize(rows, columns uint16) error
 	// Wait returns the exit code when the command has ended, 128 plus the
-	// signal if one ended it. It may be called by many.
-	Wait() (code int, err error)
+	// signal if one ended it; an error if that cannot be known any more.
+	Wait(ctx context.Context) (code int, err error)
 	// Close closes this end of all streams: reads under way return, and a
-	// command on a TTY gets SIGHUP. The command may go on.
+	// command on a TTY gets SIGHUP. The command may go on. Calls after the
+	// first do nothing.
 	Close() error
 }
 

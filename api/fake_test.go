@@ -54,6 +54,8 @@ type fakeNode struct {
 	entered   chan struct{} // closed when such an Attach begins
 	gone      chan struct{} // closed when a blocked Attach saw its client go
 	down      chan struct{}
+
+	containers ContainerBackend // nil: none
 }
 
 func newFakeNode() *fakeNode {
@@ -339,7 +341,7 @@ func serve(t *testing.T, f *fakeNode) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv, err := New(Config{Networks: f, Swarm: f, System: f, Ovnd: ovndFake{f}, Events: s.events})
+	srv, err := New(Config{Networks: f, Swarm: f, Containers: f.containers, System: f, Ovnd: ovndFake{f}, Events: s.events})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,4 +376,12 @@ func (s *testServer) httpClient(t *testing.T) *http.Client {
 	}}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
+}
+
+func (f *fakeNode) GetSecret(id string) (swarm.Secret, error) {
+	return swarm.Secret{}, cerrdefs.ErrNotFound.WithMessage("secret " + id + " not found")
+}
+
+func (f *fakeNode) GetConfig(id string) (swarm.Config, error) {
+	return swarm.Config{}, cerrdefs.ErrNotFound.WithMessage("config " + id + " not found")
 }

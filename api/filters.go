@@ -63,6 +63,11 @@ func (f filters) exact(key, s string) bool {
 	return len(f[key]) == 0 || slices.Contains(f[key], s)
 }
 
+// some reports whether match holds for one term of key, or there is none.
+func (f filters) some(key string, match func(term string) bool) bool {
+	return len(f[key]) == 0 || slices.ContainsFunc(f[key], match)
+}
+
 // matcher returns a match that reports whether one term of key is s or a
 // regular expression that s matches anywhere, as Docker matches names and IDs,
 // or there is no term. Terms that are no regular expression match as text only.

@@ -53,7 +53,7 @@ func TestErrors(t *testing.T) {
 		{"too old", "GET", "/v1.30/networks", "", "", 400, "client version 1.30 is too old. Minimum supported API version is 1.40"},
 		{"too new", "GET", "/v1.99/networks", "", "", 400, "client version 1.99 is too new"},
 		{"images", "GET", "/v1.50/images/json", "", "", 501, "ovnd does not have images"},
-		{"containers", "POST", "/v1.50/containers/create?name=x", jsonType, "{}", 501, "ovnd does not have containers"},
+		{"containers", "POST", "/v1.50/containers/create?name=x", jsonType, "{}", 501, "ovnd creates no containers: start a process with `ovnd run`"},
 		{"volumes", "GET", "/volumes", "", "", 501, "ovnd does not have volumes"},
 		{"build", "POST", "/build", "", "", 501, "ovnd does not have image builds"},
 		{"container for inspect", "GET", "/v1.50/containers/x/json", "", "", 404, "No such container: x"},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -112,16 +113,17 @@ func endpointResource(snap *directory.Snapshot, ep *directory.Endpoint) network.
 }
 
 // services groups the endpoints of all nodes by service. As in Docker, what
-// belongs to none is under the empty name, and load balancers are left out.
+// belongs to none is under the empty name, and load balancers are left out, as
+// are endpoints that are not announced yet.
 func services(snap *directory.Snapshot) map[string]network.ServiceInfo {
 	list := map[string]network.ServiceInfo{}
 	for _, ep := range byAddress(snap) {
-		if ep.Kind == directory.LoadBalancer {
+		if ep.Kind == directory.LoadBalancer || ep.Pending {
 			continue
 		}
 		s, ok := list[ep.ServiceName]
 		if !ok {
-			s = network.ServiceInfo{VIP: ep.VIP, Ports: []string{}}
+			s = network.ServiceInfo{VIP: ep.VIP, Ports: servicePorts(snap.Services[ep.ServiceID])}
 		}
 		s.Tasks = append(s.Tasks, network.Task{
 			Name:       ep.Name,
@@ -130,6 +132,18 @@ func services(snap *directory.Snapshot) map[string]network.ServiceInfo {
 			Info:       map[string]string{"Host IP": ep.VTEP.String()},
 		})
 		list[ep.ServiceName] = s
+	}
+	return list
+}
+
+// servicePorts are a service's published ports in Docker's words.
+func servicePorts(s *directory.Service) []string {
+	list := []string{}
+	if s == nil {
+		return list
+	}
+	for _, p := range s.Ports {
+		list = append(list, fmt.Sprintf("Target: %d, Publish: %d", p.Target, p.Published))
 	}
 	return list
 }

@@ -53,9 +53,10 @@ type Config struct {
 
 // Server serves the API. It is made by [New].
 type Server struct {
-	log     *slog.Logger
-	handler http.Handler
-	stop    chan struct{} // closed when streams are to end
+	log        *slog.Logger
+	handler    http.Handler
+	execs      *execs
+	endStreams context.CancelFunc
 }
 
 // New returns a server over the backends of cfg.
@@ -66,7 +67,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	s := &Server{log: cfg.Log, stop: make(chan struct{})}
+	streams, endStreams := context.WithCancel(context.Background())
+	s := &Server{log: cfg.Log, execs: newExecs(streams), endStreams: endStreams}
 	version, err := middleware.NewVersionMiddleware(cfg.System.System().Version, APIVersion, MinAPIVersion)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
@@ -76,9 +78,10 @@ func New(cfg Config) (*Server, error) {
 	srv.UseMiddleware(middleware.NewExperimentalMiddleware(false))
 	srv.UseMiddleware(errorAnswers{cfg.Log}) // outermost
 	mux := srv.CreateMux(context.Background(),
-		routes(systemRoutes(cfg, s.stop)),
+		routes(systemRoutes(cfg, streams.Done())),
 		routes(networkRoutes(cfg)),
 		swarmrouter.NewRouter(cfg.Swarm),
+		routes(containerRoutes(cfg, s.execs)),
 		routes(ovndRoutes(cfg)),
 		routes(missingRoutes()), // last: its patterns cover what is left
 	)
@@ -104,10 +107,12 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	go func() { served <- srv.Serve(ln) }()
 	select {
 	case err := <-served:
+		s.endStreams()
+		s.execs.wait()
 		return fmt.Errorf("api: %w", err)
 	case <-ctx.Done():
 	}
-	close(s.stop)
+	s.endStreams()
 	wait, stopWaiting := context.WithTimeout(base, grace)
 	defer stopWaiting()
 	if err := srv.Shutdown(wait); err != nil {
@@ -116,6 +121,7 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 		_ = srv.Close() // the listener is closed already; how connections end is of no use
 	}
 	<-served
+	s.execs.wait()
 	return nil
 }
 

@@ -108,6 +108,9 @@ func (a *systemAPI) info(ctx context.Context, w http.ResponseWriter, _ *http.Req
 		Swarm:              a.cfg.Swarm.Info(ctx),
 		Warnings:           sys.Warnings,
 	}
+	if a.cfg.Containers != nil {
+		info.Containers, info.ContainersRunning, info.ContainersStopped = countContainers(a.cfg.Containers.Containers())
+	}
 	if os.Geteuid() != 0 {
 		info.SecurityOptions = append(info.SecurityOptions, "name=rootless")
 	}
@@ -116,6 +119,16 @@ func (a *systemAPI) info(ctx context.Context, w http.ResponseWriter, _ *http.Req
 	}
 	info.Warnings = append(info.Warnings, info.Swarm.Warnings...)
 	return httputils.WriteJSON(w, http.StatusOK, info)
+}
+
+// countContainers counts all, those that run, and the others.
+func countContainers(list []Container) (all, running, stopped int) {
+	for _, c := range list {
+		if c.Running() {
+			running++
+		}
+	}
+	return len(list), running, len(list) - running
 }
 
 func kernelVersion() string { return uname(func(u *unix.Utsname) []byte { return u.Release[:] }) }
