@@ -140,6 +140,7 @@ type Cluster struct {
 	ready chan struct{}
 
 	attachments *attachments
+	tasks       taskSet
 	// What managers sent for the tasks of this node; kept in memory alone.
 	secrets exec.SecretsManager
 	configs exec.ConfigsManager
@@ -377,6 +378,7 @@ func (c *Cluster) start(ctx context.Context, sc startConfig) (*runner, error) {
 		return nil, errors.New("the node is not running")
 	}
 	c.nodeState = NodeState{DataPathPort: sc.DataPathPort}
+	c.tasks.begin()
 	c.runner = newRunner(c, sc)
 	c.wakeLocked()
 	go c.runner.supervise(c.runCtx)
@@ -389,8 +391,9 @@ func (c *Cluster) abandon(r *runner) error {
 	return errors.Join(c.stopRunner(r), c.state.clear())
 }
 
-// stopRunner stops r; the node is in no swarm afterwards.
+// stopRunner stops r, and the tasks before; the node is in no swarm afterwards.
 func (c *Cluster) stopRunner(r *runner) error {
+	c.EndTasks(context.Background())
 	err := r.stop()
 	c.mu.Lock()
 	c.runner = nil
@@ -409,6 +412,7 @@ func (c *Cluster) shutdown() error {
 	if r == nil {
 		return nil
 	}
+	c.EndTasks(context.Background())
 	c.attachments.detachAll()
 	return c.stopRunner(r)
 }

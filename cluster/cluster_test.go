@@ -143,7 +143,7 @@ func TestCreateRefused(t *testing.T) {
 	if err := n.call(request{Op: "rm", Target: "nosuch"}, nil); err != "network nosuch not found" {
 		t.Errorf("rm nosuch: %q", err)
 	}
-	if err := n.call(request{Op: "service"}, nil); !strings.HasPrefix(err, "services are not supported") {
+	if err := n.call(request{Op: "service", Service: testService("s", "sleep", 1)}, nil); !strings.HasPrefix(err, "services are not supported") {
 		t.Errorf("service: %q", err)
 	}
 	if err := n.call(request{Op: "autolock"}, nil); !strings.HasPrefix(err, "autolock is not supported") {

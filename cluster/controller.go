@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/moby/swarmkit/v2/agent/exec"
 	swarmapi "github.com/moby/swarmkit/v2/api"
 )
 
@@ -15,8 +14,7 @@ const (
 	// address on the task's networks; dockerd waits as long.
 	attachPatience = 30 * time.Second
 	// removePatience is how long a task that is taken away while it runs, since
-	// the node stops or leaves, has for a stop in good order. The node's own
-	// stop takes [stopTimeout] at most.
+	// the node stops or leaves, has for a stop in good order.
 	removePatience = 11 * time.Second
 	// killPatience bounds what comes after that.
 	killPatience = 3 * time.Second
@@ -37,6 +35,8 @@ type taskController struct {
 	// adopt is set while the runner may not know yet of a task that a former
 	// life of this node, or of its swarm node, has started. Guarded by turn.
 	adopt bool
+	// gone is set once the runner has forgotten the task. Guarded by turn.
+	gone bool
 	// known is closed once the runner has, or had, the task: there are logs.
 	known     chan struct{}
 	knownOnce sync.Once
@@ -58,33 +58,35 @@ func newTaskController(e *executor, t *swarmapi.Task, task *Task) *taskControlle
 
 func (tc *taskController) isKnown() { tc.knownOnce.Do(func() { close(tc.known) }) }
 
-// do calls f when no other call is under way. f's context also ends with the
-// controller. What SwarmKit has cancelled fails with exactly the context's
-// error, by which it recognises that.
+// do calls f when no other call is under way. What SwarmKit has cancelled fails
+// with exactly the context's error, by which it recognises that. A call that
+// ends with the controller returns when SwarmKit has cancelled it as well, as
+// it is about to: it must not count as the task's end.
 func (tc *taskController) do(ctx context.Context, f func(context.Context) error) error {
 	opCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(tc.life, cancel)()
-	if err := tc.take(opCtx); err != nil {
-		return tc.cancelled(ctx, err)
+	err := tc.life.Err()
+	if err == nil {
+		err = tc.take(opCtx)
 	}
-	defer tc.give()
-	return tc.cancelled(ctx, f(opCtx))
-}
-
-func (tc *taskController) cancelled(ctx context.Context, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
+	if err == nil {
+		err = f(opCtx)
+		tc.give()
+	}
+	if err != nil && tc.life.Err() != nil {
+		<-ctx.Done()
+	}
+	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
-	case tc.life.Err() != nil:
-		return exec.ErrControllerClosed
 	}
 	return err
 }
 
 func (tc *taskController) take(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	select {
 	case tc.turn <- struct{}{}:
 		return nil
@@ -192,24 +194,29 @@ func (tc *taskController) Terminate(ctx context.Context) error {
 	})
 }
 
-// Remove implements exec.Controller: the task is deleted, or the node stops or
-// leaves. Whatever is under way ends; a process that does not stop in time is
-// killed.
+// Remove implements exec.Controller: the task is deleted. Whatever is under way
+// ends; a process that does not stop in time is killed. ctx may have ended: the
+// agent does not wait when it stops.
 func (tc *taskController) Remove(ctx context.Context) error {
 	tc.end()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removePatience+killPatience)
+	defer cancel()
 	if err := tc.take(ctx); err != nil {
 		return err
 	}
 	defer tc.give()
-	stopCtx, cancel := context.WithTimeout(ctx, removePatience)
-	defer cancel()
+	if tc.gone {
+		return nil
+	}
+	tc.gone = true
+	defer tc.e.c.tasks.forget(tc)
+	stopCtx, cancelStop := context.WithTimeout(ctx, removePatience)
+	defer cancelStop()
 	tc.tryTakeOver(stopCtx)
 	id := tc.task.ID
 	if err := tc.runner.ShutdownTask(stopCtx, id); err != nil {
 		tc.e.c.log.Info("task does not stop and is killed", "task", tc.task.Name, "error", err)
-		killCtx, cancel := context.WithTimeout(ctx, killPatience)
-		defer cancel()
-		if err := tc.runner.TerminateTask(killCtx, id); err != nil {
+		if err := tc.runner.TerminateTask(ctx, id); err != nil {
 			return err
 		}
 	}
@@ -219,6 +226,7 @@ func (tc *taskController) Remove(ctx context.Context) error {
 // Close implements exec.Controller.
 func (tc *taskController) Close() error {
 	tc.end()
+	tc.e.c.tasks.forget(tc)
 	return nil
 }
 

@@ -139,7 +139,9 @@ func (e *executor) Controller(t *swarmapi.Task) (exec.Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newTaskController(e, t, task), nil
+	tc := newTaskController(e, t, task)
+	e.c.tasks.add(tc)
+	return tc, nil
 }
 
 // machine is the hardware name, as Docker shows it (x86_64).

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/v2/daemon/server/backend"
 	"github.com/moby/moby/v2/daemon/server/swarmbackend"
 )
 
@@ -54,12 +54,17 @@ type request struct {
 	Join      swarm.JoinRequest
 	Role      swarm.NodeRole
 	Rotate    bool
+
+	Service    swarm.ServiceSpec
+	Data       string
+	Templating *swarm.Driver
+	Logs       backend.ContainerLogsOptions
 }
 
 // A message is an answer (ID > 0) or news of a child.
 type message struct {
 	ID    int
-	Event string // ready, exit, assigned, removed, configured, keys, left
+	Event string // ready, exit, assigned, removed, configured, keys, left, task, overlap
 	Err   string
 	Data  json.RawMessage
 }
@@ -95,6 +100,10 @@ func childMain(conf string) int {
 		_ = enc.Encode(m)
 	}
 	cfg.Hooks = childHooks{func(event string, data any) { write(0, event, nil, data) }}
+	if os.Getenv(tasksEnv) != "" {
+		cfg.Tasks = newFakeRunner(tasksDir(cfg), func(event string, data any) { write(0, event, nil, data) })
+		cfg.CheckPorts = checkPorts
+	}
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
@@ -186,8 +195,6 @@ func (req *request) do(ctx context.Context, c *Cluster) (any, error) {
 		return c.Info(ctx), nil
 	case "status":
 		return c.Status(), nil
-	case "service":
-		return c.CreateService(swarm.ServiceSpec{}, "", false)
 	case "events":
 		return firstEvents(ctx, c), nil
 	case "init":
@@ -197,7 +204,7 @@ func (req *request) do(ctx context.Context, c *Cluster) (any, error) {
 	case "leave":
 		return nil, c.Leave(ctx, req.Force)
 	}
-	return nil, errors.New("unknown op " + req.Op)
+	return req.doService(ctx, c)
 }
 
 // firstEvents collects events, as "type action name", until ctx ends.

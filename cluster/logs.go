@@ -19,21 +19,29 @@ import (
 // its client does not take: 10 MB a second, as dockerd.
 const logRate = 10 << 20
 
-// Logs implements exec.ControllerLogs: a manager asks for the task's output.
+// Logs implements exec.ControllerLogs: a manager asks for the task's output. A
+// reader who has seen enough is no error.
 func (tc *taskController) Logs(ctx context.Context, pub exec.LogPublisher, o swarmapi.LogSubscriptionOptions) error {
-	if o.Follow {
-		select {
-		case <-tc.known:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tc.life.Done():
-			return exec.ErrControllerClosed
-		}
-	}
 	opts, err := logOptions(o)
 	if err != nil {
 		return err
 	}
+	if o.Follow {
+		select {
+		case <-tc.known:
+		case <-ctx.Done():
+			return nil
+		case <-tc.life.Done():
+			return nil
+		}
+	}
+	if err := tc.publish(ctx, pub, opts); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func (tc *taskController) publish(ctx context.Context, pub exec.LogPublisher, opts LogOptions) error {
 	where := swarmapi.LogContext{NodeID: tc.task.NodeID, ServiceID: tc.task.ServiceID, TaskID: tc.task.ID}
 	limiter := rate.NewLimiter(logRate, logRate)
 	return tc.runner.TaskLogs(ctx, tc.task.ID, opts, func(m LogMessage) error {

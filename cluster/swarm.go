@@ -209,6 +209,7 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 			return err
 		}
 	}
+	c.EndTasks(ctx)
 	c.attachments.detachAll()
 	if err := c.stopRunner(r); err != nil {
 		return err
