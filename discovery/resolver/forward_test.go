@@ -224,6 +224,23 @@ func TestTruncatingUpstream(t *testing.T) {
 	}
 }
 
+// A server that knows of no limit over UDP is asked over TCP for what we did not
+// take.
+func TestOversizedAnswer(t *testing.T) {
+	const n = 400
+	up := rawUpstream(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		for i := range n {
+			m.Answer = append(m.Answer, answerA(q, fmt.Sprintf("192.0.%d.%d", i>>8, i&0xff)).Answer...)
+		}
+		_ = w.WriteMsg(m)
+	})
+	server := serve(t, New(Config{Store: world(), Upstreams: up.list}), both)
+	if got := exchange(t, "tcp", server, question("example.com", dns.TypeA)); len(got.Answer) != n || got.Truncated {
+		t.Errorf("%d addresses, truncated %v", len(got.Answer), got.Truncated)
+	}
+}
+
 // EDNS is between two hops: the upstream sees our size and the client's DO.
 func TestForwardEDNS(t *testing.T) {
 	up := upstream(t, func(q *dns.Msg) *dns.Msg {
@@ -256,7 +273,6 @@ func TestInternalAsksNobody(t *testing.T) {
 	up := upstream(t, func(q *dns.Msg) *dns.Msg { return answerA(q, outside) })
 	scope := both
 	scope.Internal = true
-	scope.Upstreams = up.list()
 	server := serve(t, New(Config{Store: world(), Upstreams: up.list}), scope)
 	for _, name := range []string{"example.com", "single", "8.8.8.8.in-addr.arpa", "_http._tcp.example.com"} {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeTXT, dns.TypePTR, dns.TypeSRV} {
