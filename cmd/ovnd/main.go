@@ -13,10 +13,18 @@ import (
 	dockercli "github.com/docker/cli/cli"
 
 	"github.com/ovnd/ovnd/sandbox"
+	"github.com/ovnd/ovnd/sandbox/whoami"
 )
+
+// whoamiName is the program's name when it is the built-in image ovnd/whoami:
+// the node starts itself under it.
+const whoamiName = "ovnd-whoami"
 
 func main() {
 	sandbox.MaybeInit()
+	if os.Args[0] == whoamiName {
+		os.Exit(whoami.Main(os.Args[1:]))
+	}
 	os.Exit(execute(context.Background(), &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Args[1:]))
 }
 

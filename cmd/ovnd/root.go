@@ -15,8 +15,11 @@ func newRootCommand(c *cli) *cobra.Command {
 		newEventsCommand(c),
 		newInfoCommand(c),
 		newVersionCommand(c),
+		newDemoCommand(c),
+		newProbeCommand(c),
 	)
-	root.Example = `  ovnd up                                                # start a node and a swarm
+	root.Example = `  ovnd demo                                              # all of it, by itself
+  ovnd up                                                # start a node and a swarm
   ovnd network create --attachable my_net
   ovnd service create --network my_net -p 8080:80 nginx  # your nginx, as a service
   ovnd run --network my_net --name a -- sh               # a shell on the network

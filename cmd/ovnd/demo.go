@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ovnd/ovnd/cmd/ovnd/demo"
+)
+
+func newDemoCommand(c *cli) *cobra.Command {
+	var asJSON, keep bool
+	cmd := &cobra.Command{
+		Use:   "demo [OPTIONS]",
+		Short: "Do the walk-through on three nodes on this machine",
+		Long: `Start three nodes on loopback addresses of this machine, in a temporary folder,
+and do the walk-through on them: a swarm, a network, services, names, virtual
+addresses, a published port. Each step shows what it expects and what it saw.
+It takes less than a minute, and nothing is left behind.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// All such signals: the nodes are stopped first, however impatient
+			// the user.
+			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+			defer stop()
+			return runDemo(ctx, c, asJSON, keep)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "Print a report in JSON format at the end, and nothing else")
+	cmd.Flags().BoolVar(&keep, "keep", false, "Leave the nodes running")
+	return cmd
+}
+
+func runDemo(ctx context.Context, c *cli, asJSON, keep bool) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	cfg := demo.Config{Self: self, ReadyEnv: readyEnv, Keep: keep}
+	if !asJSON {
+		cfg.Out, cfg.Width = c.out, demoWidth(c.out)
+	}
+	report, err := demo.Run(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		enc := json.NewEncoder(c.out)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(report); err != nil {
+			return err
+		}
+	} else if keep {
+		printKept(c.out, report)
+	}
+	if !report.OK {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+// widestDemo is how many columns of a wide terminal can still be read.
+const widestDemo = 140
+
+func demoWidth(w io.Writer) int {
+	if out := outStream(w); out.IsTerminal() {
+		return min(terminalWidth(), widestDemo)
+	}
+	return 0
+}
+
+func printKept(w io.Writer, r demo.Report) {
+	fmt.Fprintln(w, "\nThe nodes go on. To talk to them:")
+	for _, n := range r.Nodes {
+		fmt.Fprintf(w, "  ovnd --state-dir %s ps\n", n.StateDir)
+	}
+	fmt.Fprintln(w, "To end them:")
+	for _, n := range r.Nodes {
+		fmt.Fprintf(w, "  ovnd --state-dir %s down\n", n.StateDir)
+	}
+	fmt.Fprintf(w, "  rm -r %s\n", r.StateDir)
+}
+
+// newProbeCommand is what the demo runs inside tasks.
+func newProbeCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:                demo.ProbeName + " PROBE [ARG...]",
+		Short:              "Look at the network from inside a task",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return demo.Probe(cmd.Context(), c.out, args)
+		},
+	}
+}
