@@ -46,7 +46,7 @@ func addDockerCommands(root *cobra.Command, c *cli) {
 	create := find(cmds["service"], "create")
 	create.Long, create.Example = createHelp, createExample
 
-	for _, name := range append(top, "container", "service") {
+	for _, name := range append([]string{"service"}, append(top, "container")...) {
 		root.AddCommand(cmds[name])
 	}
 	node, ps := find(root, "node"), find(cmds["node"], "ps")

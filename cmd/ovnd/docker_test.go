@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"net/url"
 	"os"
 	"os/exec"
@@ -217,6 +219,46 @@ func TestServiceUpdateImage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The exit code is the command's, and so are its two outputs.
+func TestExec(t *testing.T) {
+	n := newFakeNode(t)
+	n.on("GET /containers/web.1.abc/json", 0, `{"Id":"abc"}`)
+	n.on("POST /containers/web.1.abc/exec", 201, `{"Id":"e1"}`)
+	frame := func(stream byte, text string) string {
+		return string([]byte{stream, 0, 0, 0, 0, 0, 0, byte(len(text))}) + text
+	}
+	n.on("POST /exec/e1/start", 0, hijacked(frame(1, "out\n")+frame(2, "err\n")))
+	n.on("GET /exec/e1/json", 0, `{"ID":"e1","ExitCode":42}`)
+	n.run(t, "exec", "-e", "A=b", "-w", "/srv", "web.1.abc", "sh", "-c", "exit 42").want(t, "out\n", "err\n", 42)
+	n.last(t, "POST /containers/web.1.abc/exec").wantBody(t, `{"User":"","Privileged":false,"Tty":false,"AttachStdin":false,"AttachStderr":true,"AttachStdout":true,"DetachKeys":"","Env":["A=b"],"WorkingDir":"/srv","Cmd":["sh","-c","exit 42"]}`)
+	n.run(t, "exec", "-it", "web.1.abc", "sh").want(t, "", "cannot attach stdin to a TTY-enabled container because stdin is not a terminal\n", 1)
+	n.run(t, "exec", "nosuch", "sh").want(t, "", "Error response from daemon: no answer for GET /containers/nosuch/json\n", 1)
+}
+
+func TestInspectAny(t *testing.T) {
+	n := newFakeNode(t)
+	n.on("GET /containers/web.1.abc/json", 0, `{"Id":"abc","Name":"/web.1.abc"}`)
+	n.on("GET /services/web", 0, `{"ID":"s1","Spec":{"Name":"web"}}`)
+	n.on("GET /tasks/t1", 0, `{"ID":"t1","Status":{"State":"running"}}`)
+	n.run(t, "inspect", "--format", "{{.ID}}", "web.1.abc", "web", "t1").want(t, "abc\ns1\nt1\n", "", 0)
+	n.run(t, "inspect", "--type", "task", "--format", "{{.Status.State}}", "t1").want(t, "running\n", "", 0)
+	n.run(t, "inspect", "nosuch").want(t, "[]\n", "error: no such object: nosuch\n", 1)
+	// A worker knows its containers and networks alone.
+	for _, path := range []string{"services", "tasks", "nodes"} {
+		n.on("GET /"+path+"/nosuch", 503, message("This node is not a swarm manager."))
+	}
+	n.run(t, "inspect", "nosuch").want(t, "[]\n", "error: no such object: nosuch\n", 1)
+	n.run(t, "inspect", "--type", "service", "nosuch").want(t, "[]\n", "Error response from daemon: This node is not a swarm manager.\n", 1)
+}
+
+func TestProgressNamesOvnd(t *testing.T) {
+	var out bytes.Buffer
+	if _, err := io.WriteString(toOvndWriter{&out}, "Use `docker service ps x` to check progress.\n"); err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "text", out.String(), "Use `ovnd service ps x` to check progress.\n")
 }
 
 // A wait for tasks that can never run ends, and says why.

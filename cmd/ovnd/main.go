@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	dockercli "github.com/docker/cli/cli"
 
@@ -22,7 +23,7 @@ const whoamiName = "ovnd-whoami"
 
 func main() {
 	sandbox.MaybeInit()
-	if os.Args[0] == whoamiName {
+	if filepath.Base(os.Args[0]) == whoamiName {
 		os.Exit(whoami.Main(os.Args[1:]))
 	}
 	os.Exit(execute(context.Background(), &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Args[1:]))

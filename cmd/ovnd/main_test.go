@@ -86,7 +86,7 @@ type fakeNode struct {
 
 type answer struct {
 	status int // 0: 200
-	body   any // a string is sent as it is
+	body   any // a string is sent as it is; a hijacked takes the connection
 }
 
 // A call is a request that the node got.
@@ -149,6 +149,10 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.status == 0 {
 		a.status = http.StatusOK
 	}
+	if h, ok := a.body.(hijacked); ok {
+		h.serve(w)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(a.status)
 	if s, ok := a.body.(string); ok {
@@ -156,6 +160,18 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else if a.body != nil {
 		_ = json.NewEncoder(w).Encode(a.body)
 	}
+}
+
+// A hijacked is what is sent on a connection that has become a stream.
+type hijacked string
+
+func (h hijacked) serve(w http.ResponseWriter) {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"+string(h))
 }
 
 func message(text string) map[string]string { return map[string]string{"message": text} }

@@ -7,15 +7,11 @@ func newRootCommand(c *cli) *cobra.Command {
 		newUpCommand(c),
 		newDownCommand(c),
 		newStatusCommand(c),
+		newDemoCommand(c),
 		newRunCommand(c),
 		newNetworkCommand(c),
 		newNodeCommand(c),
 		newSwarmCommand(c),
-		newInspectCommand(c),
-		newEventsCommand(c),
-		newInfoCommand(c),
-		newVersionCommand(c),
-		newDemoCommand(c),
 		newProbeCommand(c),
 	)
 	root.Example = `  ovnd demo                                              # all of it, by itself
@@ -28,6 +24,12 @@ func newRootCommand(c *cli) *cobra.Command {
 	// `service create --host` is another flag than ours: ours goes before.
 	root.TraverseChildren = true
 	addDockerCommands(root, c)
+	root.AddCommand(
+		newInspectCommand(c),
+		newEventsCommand(c),
+		newInfoCommand(c),
+		newVersionCommand(c),
+	)
 
 	flags := root.PersistentFlags()
 	flags.StringVarP(&c.host, "host", "H", "", "Socket of the node to talk to, as unix:///path (env OVND_HOST)")

@@ -17,7 +17,7 @@ const (
 	// stopPatience is for a node to stop in; it ends its tasks first.
 	stopPatience = 15 * time.Second
 	// orphanPatience is more than a sandbox lives without its node.
-	orphanPatience = 12 * time.Second
+	orphanPatience = 16 * time.Second
 )
 
 // stop ends the nodes, workers first, and looks for what they left.
