@@ -27,6 +27,7 @@ type childSpec struct {
 	Source    *traffic.Spec  `json:"source,omitempty"`
 	WireGuard *wireguardSpec `json:"wireguard,omitempty"`
 	Switch    *switchSpec    `json:"switch,omitempty"`
+	DNS       *dnsSpec       `json:"dns,omitempty"`
 }
 
 // A role is what a child does: run serves until ctx ends, having called ready
@@ -46,6 +47,8 @@ func (s childSpec) role() (role, error) {
 		return &wireguardRole{spec: *s.WireGuard}, nil
 	case s.Switch != nil:
 		return &switchRole{spec: *s.Switch}, nil
+	case s.DNS != nil:
+		return &dnsRole{spec: *s.DNS}, nil
 	}
 	return nil, errors.New("bench: empty child specification")
 }
