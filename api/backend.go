@@ -66,8 +66,8 @@ type ContainerBackend interface {
 	// ctx ends, which is no error. The line is lent. An error of each ends it.
 	ContainerLogs(ctx context.Context, id string, opts LogOptions, each func(LogLine) error) error
 	// ContainerExec starts a command beside the container's own. Commands
-	// live on when ctx ends. An error that satisfies fs.ErrPermission or
-	// fs.ErrNotExist is the command's own, and counts as exit code 126 or 127.
+	// live on when ctx ends. The exit code of one that cannot be started is
+	// 126, or what the error's method ExitCode() int says.
 	ContainerExec(ctx context.Context, id string, e ExecConfig) (ExecProcess, error)
 	// ContainerStop sends the stop signal, SIGKILL after the grace period,
 	// and returns when the container has ended, or with ctx. What has begun

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"io"
-	"maps"
 	"net/netip"
 	"syscall"
 	"time"
@@ -22,7 +21,8 @@ type Container struct {
 	Dir     string
 	User    string
 	Created time.Time
-	// Labels of the container; a task's are made by [TaskLabels].
+	// Labels of the container. A task's have com.docker.swarm.task.id among
+	// them, which tells it from a process of `ovnd run`.
 	Labels   map[string]string
 	Hostname string
 
@@ -142,27 +142,4 @@ type StopOptions struct {
 	Signal syscall.Signal // 0: the container's own
 	// Grace before SIGKILL. Nil: the container's own; negative: for ever.
 	Grace *time.Duration
-}
-
-// Labels that Docker gives to the containers of tasks.
-const (
-	labelNode        = "com.docker.swarm.node.id"
-	labelService     = "com.docker.swarm.service.id"
-	labelServiceName = "com.docker.swarm.service.name"
-	labelTask        = "com.docker.swarm.task"
-	labelTaskID      = "com.docker.swarm.task.id"
-	labelTaskName    = "com.docker.swarm.task.name"
-)
-
-// TaskLabels are the labels of a task's container: its own and Docker's.
-func TaskLabels(own map[string]string, nodeID, serviceID, serviceName, taskID, taskName string) map[string]string {
-	labels := make(map[string]string, len(own)+6)
-	maps.Copy(labels, own)
-	labels[labelNode] = nodeID
-	labels[labelService] = serviceID
-	labels[labelServiceName] = serviceName
-	labels[labelTask] = ""
-	labels[labelTaskID] = taskID
-	labels[labelTaskName] = taskName
-	return labels
 }

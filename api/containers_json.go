@@ -16,7 +16,7 @@ import (
 // Running reports whether the container's command runs.
 func (c Container) Running() bool { return c.State.Status == container.StateRunning }
 
-func (c Container) isTask() bool { return c.Labels[labelTaskID] != "" }
+func (c Container) isTask() bool { return c.Labels["com.docker.swarm.task.id"] != "" }
 
 // name is what Docker calls a port of a container: "80/tcp".
 func (p ContainerPort) name() string { return fmt.Sprintf("%d/%s", p.Target, p.Protocol) }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -174,10 +173,9 @@ func (a *containerAPI) execStart(ctx context.Context, w http.ResponseWriter, r *
 	return nil
 }
 
-// Exit codes of commands that could not be started, as of a shell.
+// Exit codes of commands whose own is not known.
 const (
-	exitCannotStart = 126
-	exitNotFound    = 127
+	exitCannotStart = 126 // as of a shell
 	exitUnknown     = 128
 )
 
@@ -190,8 +188,11 @@ func (a *containerAPI) launch(ctx context.Context, c Container, x *execution, cf
 		return proc, nil
 	}
 	code := exitCannotStart
-	if errors.Is(err, fs.ErrNotExist) {
-		code = exitNotFound
+	if e, ok := errors.AsType[interface {
+		error
+		ExitCode() int
+	}](err); ok {
+		code = e.ExitCode()
 	}
 	x.failed(code)
 	return nil, fmt.Errorf("exec failed: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -50,7 +51,11 @@ const (
 func task(id, name string) Container {
 	return Container{
 		ID: id, Name: name, Image: "nginx:latest", Env: []string{"A=b"},
-		Labels:   TaskLabels(map[string]string{"tier": "front"}, managerID, "ivcb6veswzb8lbiguopvgmfyr", "my-test", name[strings.LastIndexByte(name, '.')+1:], name),
+		Labels: map[string]string{
+			"tier": "front", "com.docker.swarm.node.id": managerID, "com.docker.swarm.task": "",
+			"com.docker.swarm.service.id": "ivcb6veswzb8lbiguopvgmfyr", "com.docker.swarm.service.name": "my-test",
+			"com.docker.swarm.task.id": name[strings.LastIndexByte(name, '.')+1:], "com.docker.swarm.task.name": name,
+		},
 		Hostname: id[:12], StopSignal: "SIGTERM", StopGrace: 10 * time.Second,
 		Created: time.Date(2026, 11, 22, 17, 27, 31, 0, time.UTC),
 		Mounts:  []container.MountPoint{{Type: "bind", Source: "/srv", Destination: "/data"}},
@@ -290,7 +295,7 @@ func (f *fakeContainers) ContainerExec(_ context.Context, id string, e ExecConfi
 	}
 	if err != nil {
 		_ = x.Close()
-		return nil, err
+		return nil, notStarted{err}
 	}
 	go func() {
 		x.code = exitCode(x.cmd.Wait())
@@ -300,6 +305,16 @@ func (f *fakeContainers) ContainerExec(_ context.Context, id string, e ExecConfi
 	f.execs = append(f.execs, x)
 	f.mu.Unlock()
 	return x, nil
+}
+
+// notStarted is why a command could not be started.
+type notStarted struct{ error }
+
+func (e notStarted) ExitCode() int {
+	if errors.Is(e.error, fs.ErrNotExist) {
+		return 127
+	}
+	return 126
 }
 
 // open makes the streams and returns the command's ends.
