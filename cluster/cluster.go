@@ -275,6 +275,13 @@ func (c *Cluster) startFirst(ctx context.Context) error {
 	if err := r.waitReady(ctx); err != nil {
 		return errors.Join(err, c.abandon(r))
 	}
+	if sc.joinAddr != "" {
+		return nil
+	}
+	spec := swarm.Spec{Dispatcher: swarm.DispatcherConfig{HeartbeatPeriod: heartbeatPeriod}}
+	if err := c.applySpec(ctx, spec); err != nil {
+		return errors.Join(err, c.abandon(r))
+	}
 	return nil
 }
 

@@ -25,6 +25,9 @@ func TestSingleNode(t *testing.T) {
 	if info.LocalNodeState != swarm.LocalNodeStateActive || !info.ControlAvailable || info.NodeAddr != "127.0.0.2" || info.Cluster == nil {
 		t.Errorf("info: %+v", info)
 	}
+	if got := info.Cluster.Spec.Dispatcher.HeartbeatPeriod; got != heartbeatPeriod {
+		t.Errorf("heartbeat period %v", got)
+	}
 
 	// The ingress network comes with the swarm, and this node's address on it.
 	var st NodeState

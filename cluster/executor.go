@@ -41,6 +41,7 @@ func (e *executor) Describe(context.Context) (*swarmapi.NodeDescription, error) 
 		labels = make(map[string]string)
 	}
 	labels[LabelOvnd] = "true"
+	labels[LabelAddr] = e.advertise.String()
 	labels[LabelPortStart] = strconv.Itoa(int(lowestPort()))
 	d := e.nodeDescription()
 	d.Engine = &swarmapi.EngineDescription{

@@ -56,8 +56,18 @@ func (c *Cluster) Init(req swarm.InitRequest) (string, error) {
 		}
 		return "", errors.Join(err, c.abandon(r))
 	}
+	if !req.ForceNewCluster && req.Spec.Dispatcher.HeartbeatPeriod == 0 {
+		req.Spec.Dispatcher.HeartbeatPeriod = heartbeatPeriod
+	}
 	return r.nodeID(), c.applySpec(ctx, req.Spec)
 }
+
+// heartbeatPeriod is how often the nodes of a new swarm tell a manager that
+// they live, give or take half a second. The one that misses three is down and
+// its tasks are replaced: at the earliest two periods after it died. With
+// Docker's five seconds that is nine; a node that is back after ten must find
+// its tasks.
+const heartbeatPeriod = 6 * time.Second
 
 func checkInit(req *swarm.InitRequest) error {
 	if name := req.Spec.Name; name != "" && name != "default" {
