@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -59,6 +60,8 @@ func runDemo(ctx context.Context, c *cli, asJSON, keep bool) error {
 		}
 	} else if keep {
 		printKept(c.out, report)
+	} else if !report.OK {
+		fmt.Fprintln(c.out, "The nodes' logs are gone with them: \"ovnd demo --keep\" leaves both.")
 	}
 	if !report.OK {
 		return &exitError{code: exitFailed}
@@ -77,12 +80,12 @@ func demoWidth(w io.Writer) int {
 }
 
 func printKept(w io.Writer, r demo.Report) {
-	fmt.Fprintln(w, "\nThe nodes go on. To talk to them:")
+	fmt.Fprintf(w, "\nThe nodes go on; their logs are %s/*.log. To talk to them:\n", r.StateDir)
 	for _, n := range r.Nodes {
 		fmt.Fprintf(w, "  ovnd --state-dir %s ps\n", n.StateDir)
 	}
 	fmt.Fprintln(w, "To end them:")
-	for _, n := range r.Nodes {
+	for _, n := range slices.Backward(r.Nodes) {
 		fmt.Fprintf(w, "  ovnd --state-dir %s down\n", n.StateDir)
 	}
 	fmt.Fprintf(w, "  rm -r %s\n", r.StateDir)

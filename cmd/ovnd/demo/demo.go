@@ -46,6 +46,11 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	guard, err := startGuard(cfg.Self, w.dir)
+	if err != nil {
+		return Report{}, errors.Join(err, os.RemoveAll(w.dir))
+	}
+	defer guard.Close() //nolint:errcheck // a pipe that was written to
 	r := newRunner(cfg.Out, cfg.Width)
 	r.report.Program, r.report.StateDir = w.program.image, w.dir
 	for _, m := range w.machines {
@@ -56,7 +61,8 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		r.do(ctx, s)
 	}
 	if cfg.Keep && ctx.Err() == nil {
-		return r.end(), nil
+		_, err := io.WriteString(guard, kept)
+		return r.end(), err
 	}
 	// What the user interrupted is still cleaned up.
 	r.interrupted = false

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -25,7 +24,6 @@ type machine struct {
 	addr                 netip.Addr
 	demoDir              string
 	stateDir, logFile    string
-	keep                 bool // the node outlives the demo
 
 	process *os.Process
 	ended   chan struct{} // closed when the node's process has
@@ -43,7 +41,6 @@ func (m *machine) environment() []string {
 }
 
 // up starts the node with `ovnd up` and args, and returns when it is ready.
-// The node's process ends with this one, however that ends, unless it is kept.
 func (m *machine) up(ctx context.Context, args ...string) error {
 	log, err := os.Create(m.logFile)
 	if err != nil {
@@ -62,14 +59,16 @@ func (m *machine) up(ctx context.Context, args ...string) error {
 	// A session of its own: Ctrl-C is for the demo, which stops its nodes in
 	// order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if !m.keep {
-		cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
-	}
-	err = m.start(cmd)
+	err = cmd.Start()
 	_ = theirs.Close() // so that only the node holds it
 	if err != nil {
 		return err
 	}
+	m.process, m.ended = cmd.Process, make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // how it ended is in its log
+		close(m.ended)
+	}()
 	stop := context.AfterFunc(ctx, func() { _ = ours.SetReadDeadline(time.Now()) })
 	defer stop()
 	var report struct {
@@ -82,28 +81,6 @@ func (m *machine) up(ctx context.Context, args ...string) error {
 	if !report.Ready {
 		return fmt.Errorf("%s: %s", m.name, report.Error)
 	}
-	return nil
-}
-
-// start starts the process and waits for its end in the background. The thread
-// that starts it must live as long as it does: its end is what the kernel
-// takes for the parent's (PR_SET_PDEATHSIG(2const)).
-func (m *machine) start(cmd *exec.Cmd) error {
-	started := make(chan error)
-	ended := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in its log
-		}
-		close(ended)
-	}()
-	if err := <-started; err != nil {
-		return err
-	}
-	m.process, m.ended = cmd.Process, ended
 	return nil
 }
 

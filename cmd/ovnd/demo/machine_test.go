@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"errors"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -107,6 +108,36 @@ func TestStopLeavesNothing(t *testing.T) {
 		if _, err := os.Lstat(m.demoDir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %v", kind, err)
 		}
+	}
+}
+
+// A demo that is killed has a guard, which does what it would have done.
+func TestGuard(t *testing.T) {
+	m := testMachine(t, "serve")
+	if err := m.up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := guard(strings.NewReader("k"), m.demoDir); err != nil {
+		t.Fatal(err)
+	}
+	if left := leftProcesses(m.demoDir); len(left) != 1 {
+		t.Errorf("processes %v: the node was to be kept", left)
+	}
+	ours, theirs := io.Pipe()
+	ended := make(chan error)
+	go func() { ended <- guard(ours, m.demoDir) }()
+	select {
+	case err := <-ended:
+		t.Fatal("the guard does not wait", err)
+	case <-time.After(10 * time.Millisecond):
+	}
+	theirs.Close()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	<-m.ended
+	if _, err := os.Lstat(m.demoDir); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
 	}
 }
 

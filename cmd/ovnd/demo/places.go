@@ -35,7 +35,7 @@ func (w *walk) choosePlaces() error {
 			name := names[len(w.machines)]
 			w.machines = append(w.machines, &machine{
 				name: name, addr: addr, self: w.cfg.Self, readyEnv: w.cfg.ReadyEnv, demoDir: w.dir,
-				stateDir: filepath.Join(w.dir, name), logFile: filepath.Join(w.dir, name+".log"), keep: w.cfg.Keep,
+				stateDir: filepath.Join(w.dir, name), logFile: filepath.Join(w.dir, name+".log"),
 			})
 		}
 		if len(w.machines) == len(names) {

@@ -72,6 +72,9 @@ func Probe(ctx context.Context, out io.Writer, args []string) error {
 	if len(args) == 0 {
 		return errors.New(ProbeName + ": which probe?")
 	}
+	if args[0] == guardName && len(args) == 2 {
+		return guard(os.Stdin, args[1])
+	}
 	probe, ok := probes[args[0]]
 	if !ok || len(args)-1 != probe.args {
 		return fmt.Errorf("%s %s: no such probe with %d arguments", ProbeName, args[0], len(args)-1)
