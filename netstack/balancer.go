@@ -95,7 +95,7 @@ type balancerCounters struct {
 // BalancerStats is what a balancer has done since it was made.
 type BalancerStats struct {
 	Connections uint64 // TCP connections that reached a backend, in all
-	Active      int    // of them, now
+	Active      int    // of them, now, and UDP flows to published ports
 	Handshakes  int    // connections not established yet
 	NoBackend   uint64 // connections that no backend took
 	Abandoned   uint64 // clients that did not complete their handshake
