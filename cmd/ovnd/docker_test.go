@@ -45,6 +45,21 @@ func TestDockerCommandsAreWhereTheyWere(t *testing.T) {
 	t.Error("docker/cli has no function internal/commands.Commands any more, which docker_unsafe.go links to")
 }
 
+func TestDockerCommandsThatAreThere(t *testing.T) {
+	root := newRootCommand(&cli{})
+	for group, want := range map[string]string{
+		"container": "exec inspect kill logs ls port stop top wait",
+		"service":   "create inspect logs ls ps rm rollback scale update",
+		"node":      "demote inspect ls promote ps rm update",
+	} {
+		var got []string
+		for _, cmd := range find(root, group).Commands() {
+			got = append(got, cmd.Name())
+		}
+		diff(t, group, strings.Join(got, " "), want)
+	}
+}
+
 func typeString(f *ast.FuncType) string {
 	text := "func("
 	for _, p := range f.Params.List {

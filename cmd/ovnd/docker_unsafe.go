@@ -25,8 +25,8 @@ func registered() []func(command.Cli) *cobra.Command
 // dockerCommands makes the named ones of Docker's top-level commands.
 func dockerCommands(cli command.Cli, names ...string) map[string]*cobra.Command {
 	found := make(map[string]*cobra.Command)
-	for _, make := range registered() {
-		cmd := make(cli)
+	for _, newCommand := range registered() {
+		cmd := newCommand(cli)
 		found[cmd.Name()] = cmd
 	}
 	wanted := make(map[string]*cobra.Command, len(names))
