@@ -109,8 +109,24 @@ func checkRuntime(spec *swarm.ServiceSpec) error {
 		return fmt.Errorf("unsupported runtime type: %q", t.Runtime)
 	case t.ContainerSpec == nil:
 		return errors.New("service does not use container tasks")
+	case hasNull(t):
+		return errors.New("a list in the service's spec has null as an element")
 	}
 	return nil
+}
+
+// hasNull recognises what moby's translation would dereference.
+func hasNull(t *swarm.TaskSpec) bool {
+	c := t.ContainerSpec
+	if slices.Contains(c.Secrets, nil) || slices.Contains(c.Configs, nil) || slices.Contains(c.Ulimits, nil) {
+		return true
+	}
+	if t.Resources == nil || t.Resources.Reservations == nil {
+		return false
+	}
+	return slices.ContainsFunc(t.Resources.Reservations.GenericResources, func(g swarm.GenericResource) bool {
+		return g.NamedResourceSpec == nil && g.DiscreteResourceSpec == nil
+	})
 }
 
 // forOthers recognises services that keep off ovnd's nodes in a swarm that
