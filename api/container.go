@@ -36,7 +36,7 @@ type Container struct {
 
 	Hosts, DNS, DNSSearch, DNSOptions []string
 
-	LogPath string
+	LogPath string // empty: what it writes is not kept
 	State   ContainerState
 	// Networks in the order of the interfaces.
 	Networks []ContainerNetwork

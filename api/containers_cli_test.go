@@ -95,6 +95,7 @@ func TestContainersCLI(t *testing.T) {
 		{"inspect nosuch", "[]\n", "No such object: nosuch", 1},
 		{"logs " + webName, "one\n", "two\n", 0},
 		{"logs --tail 0 " + webName, "", "", 0},
+		{"logs lone", "", "container lone has no log: what `ovnd run` runs writes to its own terminal", 1},
 		{"logs nosuch", "", "Error response from daemon: No such container: nosuch\n", 1},
 		{"port " + webName, "53/udp -> 192.0.2.11:5353\n", "", 0},
 		{"port " + webName + " 53/udp", "192.0.2.11:5353\n", "", 0},
@@ -177,7 +178,7 @@ func (s *testServer) docker(t *testing.T, args ...string) *exec.Cmd {
 // the container.
 func TestLogsFollow(t *testing.T) {
 	s, fc := serveContainers(t)
-	fc.run(t, Container{ID: strings.Repeat("c", 64), Name: "talker", Created: time.Now()}, "sh", "-c", "echo first; read x; echo second; exit 0")
+	fc.run(t, Container{ID: strings.Repeat("c", 64), Name: "talker", LogPath: "/x.log", Created: time.Now()}, "sh", "-c", "echo first; read x; echo second; exit 0")
 	cmd := s.docker(t, "logs", "-f", "-t", "talker")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -373,7 +374,7 @@ func TestExecBackground(t *testing.T) {
 // TestAttachOutput: what a container writes from now on, until it ends.
 func TestAttachOutput(t *testing.T) {
 	s, fc := serveContainers(t)
-	fc.run(t, Container{ID: strings.Repeat("d", 64), Name: "clock", Created: time.Now()}, "sh", "-c", "while [ ! -e \"$0\" ]; do echo tick; sleep 0.02; done; exit 2", t.TempDir()+"/stop")
+	fc.run(t, Container{ID: strings.Repeat("d", 64), Name: "clock", LogPath: "/x.log", Created: time.Now()}, "sh", "-c", "while [ ! -e \"$0\" ]; do echo tick; sleep 0.02; done; exit 2", t.TempDir()+"/stop")
 	cmd := s.docker(t, "attach", "--no-stdin", "clock")
 	out, err := cmd.StdoutPipe()
 	if err != nil {

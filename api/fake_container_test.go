@@ -50,7 +50,7 @@ const (
 // task describes a task as the node would.
 func task(id, name string) Container {
 	return Container{
-		ID: id, Name: name, Image: "nginx:latest", Env: []string{"A=b"},
+		ID: id, Name: name, Image: "nginx:latest", Env: []string{"A=b"}, LogPath: "/var/lib/ovnd/x.log",
 		Labels: map[string]string{
 			"tier": "front", "com.docker.swarm.node.id": managerID, "com.docker.swarm.task": "",
 			"com.docker.swarm.service.id": "ivcb6veswzb8lbiguopvgmfyr", "com.docker.swarm.service.name": "my-test",

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/events"
 )
@@ -22,7 +23,7 @@ func (a *containerAPI) logs(ctx context.Context, w http.ResponseWriter, r *http.
 	if err != nil {
 		return err
 	}
-	c, err := a.find(vars["name"])
+	c, err := a.findLogged(vars["name"])
 	if err != nil {
 		return err
 	}
@@ -36,6 +37,15 @@ func (a *containerAPI) logs(ctx context.Context, w http.ResponseWriter, r *http.
 	}
 	a.copyLogs(ctx, c, opts, timestamps, w, flush)
 	return nil
+}
+
+// findLogged is find for what needs a container whose output is kept.
+func (a *containerAPI) findLogged(term string) (Container, error) {
+	c, err := a.find(term)
+	if err == nil && c.LogPath == "" {
+		err = cerrdefs.ErrNotImplemented.WithMessage("container " + c.Name + " has no log: what `ovnd run` runs writes to its own terminal")
+	}
+	return c, err
 }
 
 // copyLogs writes a container's log to w, framed unless the container has a
@@ -116,7 +126,7 @@ func parseTail(s string) int {
 // line; its input is closed, so a client's goes nowhere.
 func (a *containerAPI) attach(ctx context.Context, w http.ResponseWriter, r *http.Request, vars map[string]string) error {
 	query := r.URL.Query()
-	c, err := a.find(vars["name"])
+	c, err := a.findLogged(vars["name"])
 	if err != nil {
 		return err
 	}
