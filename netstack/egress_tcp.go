@@ -1,0 +1,357 @@
+package netstack
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/ovnd/ovnd/encap"
+)
+
+// A far end that is silent is asked for a sign of life, on either side: a sandbox
+// may be gone without a word.
+const (
+	keepAliveIdle     = 2 * time.Minute
+	keepAliveInterval = 30 * time.Second
+	keepAliveCount    = 5
+)
+
+var hostKeepAlive = net.KeepAliveConfig{
+	Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount,
+}
+
+// handleTCP sees each TCP segment that no connection has. It returns false to
+// have it answered with a reset.
+func (e *Egress) handleTCP(id stack.TransportEndpointID, p *stack.PacketBuffer) bool {
+	h := header.TCP(p.TransportHeader().Slice())
+	if h.Flags()&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) != header.TCPFlagSyn {
+		return false
+	}
+	from, to := clientOf(id)
+	if _, ok := e.target(to); !ok {
+		e.counters.refused.Add(1)
+		return false
+	}
+	d := &egressDial{client: from.Addr(), seq: h.SequenceNumber()}
+	switch e.clients.dial(id, d, func() { e.work.Add(1) }) {
+	case repeated:
+		return true
+	case refused:
+		e.counters.overCap.Add(1)
+		return true // the client asks again
+	case admitted:
+	}
+	if !e.syns.HandlePacket(id, p) {
+		e.clients.dialed(id)
+		e.work.Done()
+		return false
+	}
+	return true
+}
+
+// serveTCP answers one SYN and carries the connection, on a goroutine of its own.
+// The client's handshake is completed when the far end's is, so that what is
+// refused there is refused here.
+func (e *Egress) serveTCP(r *tcp.ForwarderRequest) {
+	defer e.work.Done()
+	id := r.ID()
+	from, to := clientOf(id)
+	target, _ := e.target(to) // it was allowed
+	far, err := e.dialer.DialContext(e.ctx, "tcp", target.String())
+	if err != nil {
+		e.refuseTCP(r, id, err)
+		return
+	}
+	c := &egressConn{client: from.Addr(), far: far.(*net.TCPConn)}
+	ep, terr := r.CreateEndpoint(&c.queue)
+	r.Complete(false)
+	e.clients.dialed(id)
+	if terr != nil {
+		resetFar(c.far) // the client went away
+		return
+	}
+	c.ep = ep
+	if !e.clients.open(c) {
+		e.counters.overCap.Add(1)
+		c.reset()
+		return
+	}
+	e.counters.connections.Add(1)
+	c.carry()
+	e.clients.ended(c)
+}
+
+// refuseTCP tells the client what became of the dial.
+func (e *Egress) refuseTCP(r *tcp.ForwarderRequest, id stack.TransportEndpointID, err error) {
+	from, to := clientOf(id)
+	reset := false
+	why, answer := encap.HostUnreachable, false
+	var netErr net.Error
+	switch {
+	case e.ctx.Err() != nil:
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
+		e.counters.unreachable.Add(1)
+		reset = true
+	case errors.As(err, &netErr) && netErr.Timeout():
+		// To the client it is what it would be without us: nobody answers.
+		e.counters.timeouts.Add(1)
+	default:
+		why, answer = unreachableBy(err)
+		if answer {
+			e.counters.unreachable.Add(1)
+		} else {
+			e.shortage(to, err)
+		}
+	}
+	r.Complete(reset)
+	if d := e.clients.dialed(id); d != nil && answer {
+		e.unreachableTCP(from, to, d.seq, why)
+	}
+}
+
+// unreachableBy returns the ICMP error that says what err does, and false if it
+// is a shortage of this host's that may pass.
+func unreachableBy(err error) (encap.Unreachable, bool) {
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.EAFNOSUPPORT):
+		return encap.NetUnreachable, true
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EHOSTDOWN), errors.Is(err, unix.EINVAL):
+		return encap.HostUnreachable, true
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return encap.AdminProhibited, true // a firewall rule of the host's
+	}
+	return 0, false
+}
+
+// An egressConn is a connection between a sandbox and the world. Bytes go from
+// one socket's memory to the other's: neither direction has a buffer, and one
+// that is idle holds nothing but a parked goroutine.
+type egressConn struct {
+	client netip.Addr
+	ep     tcpip.Endpoint
+	queue  waiter.Queue
+	far    *net.TCPConn
+	dead   atomic.Bool // reset
+}
+
+// carry passes on what either end sends, until both have ended or one is reset.
+func (c *egressConn) carry() {
+	c.tune()
+	raw, err := c.far.SyscallConn()
+	if err != nil {
+		c.reset()
+		return
+	}
+	var down sync.WaitGroup
+	down.Go(func() {
+		if c.download(raw) != nil {
+			c.reset()
+		}
+	})
+	if c.upload(raw) != nil {
+		c.reset()
+	}
+	down.Wait()
+	if !c.dead.Load() {
+		c.ep.Close()
+		_ = c.far.Close()
+	}
+}
+
+func (c *egressConn) tune() {
+	idle, interval := tcpip.KeepaliveIdleOption(keepAliveIdle), tcpip.KeepaliveIntervalOption(keepAliveInterval)
+	// They fail for values out of range only.
+	_ = c.ep.SetSockOpt(&idle)
+	_ = c.ep.SetSockOpt(&interval)
+	_ = c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
+	c.ep.SocketOptions().SetKeepAlive(true)
+	c.ep.SocketOptions().SetDelayOption(false) // Nagle's: the sender has decided
+}
+
+// reset resets both ends, which ends carry.
+func (c *egressConn) reset() {
+	if c.dead.Swap(true) {
+		return
+	}
+	c.ep.Abort()
+	resetFar(c.far)
+}
+
+func resetFar(far *net.TCPConn) {
+	_ = far.SetLinger(0)
+	_ = far.Close()
+}
+
+var errReset = errors.New("the sandbox reset the connection")
+
+// upload passes on what the sandbox sends. The error is what breaks the
+// connection; it is nil at its end.
+func (c *egressConn) upload(raw syscall.RawConn) error {
+	entry, readable := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp)
+	c.queue.EventRegister(&entry)
+	defer c.queue.EventUnregister(&entry)
+	for {
+		var (
+			terr tcpip.Error
+			werr error
+		)
+		// The function is called again when the host's socket takes more.
+		err := raw.Write(func(fd uintptr) bool {
+			w := fdWriter{fd: int(fd)}
+			var res tcpip.ReadResult
+			res, terr = c.ep.Read(&w, tcpip.ReadOptions{})
+			moderate(c.ep, res.Count)
+			werr = w.err
+			return !w.full
+		})
+		switch _, wait := terr.(*tcpip.ErrWouldBlock); {
+		case err != nil:
+			return err
+		case werr != nil:
+			return werr
+		case wait:
+			<-readable
+		case isEnd(terr):
+			if err := c.far.CloseWrite(); err != nil && !errors.Is(err, unix.ENOTCONN) {
+				return err
+			}
+			return nil
+		case terr != nil:
+			return errReset
+		}
+	}
+}
+
+func isEnd(err tcpip.Error) bool {
+	_, ok := err.(*tcpip.ErrClosedForReceive)
+	return ok
+}
+
+// An fdWriter writes to a non-blocking socket.
+type fdWriter struct {
+	fd   int
+	full bool  // it takes no more for now
+	err  error // it is broken
+}
+
+// Write implements [io.Writer].
+func (w *fdWriter) Write(b []byte) (n int, err error) {
+	for n < len(b) {
+		m, err := unix.Write(w.fd, b[n:])
+		switch {
+		case err == nil:
+			n += m
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			w.full = true
+			return n, err
+		default:
+			w.err = os.NewSyscallError("write", err)
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// download passes on what the far end sends.
+func (c *egressConn) download(raw syscall.RawConn) error {
+	entry, writable := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+	c.queue.EventRegister(&entry)
+	defer c.queue.EventUnregister(&entry)
+	for {
+		var (
+			terr  tcpip.Error
+			rerr  error
+			ended bool
+		)
+		err := raw.Read(func(fd uintptr) bool {
+			r := fdReader{fd: int(fd)}
+			r.left, ended, rerr = pendingBytes(r.fd)
+			if r.left == 0 {
+				return ended || rerr != nil
+			}
+			_, terr = c.ep.Write(&r, tcpip.WriteOptions{})
+			if rerr = r.err; rerr != nil {
+				terr = nil // it says the same
+			}
+			return true
+		})
+		switch _, wait := terr.(*tcpip.ErrWouldBlock); {
+		case err != nil:
+			return err
+		case rerr != nil:
+			return rerr
+		case wait:
+			<-writable
+		case terr != nil:
+			return errReset
+		case ended:
+			if c.ep.Shutdown(tcpip.ShutdownWrite) != nil {
+				return errReset
+			}
+			return nil
+		}
+	}
+}
+
+// pendingBytes returns how much can be read from a socket at once. If that is
+// nothing, it says whether the far end has ended, or why.
+func pendingBytes(fd int) (n int, ended bool, err error) {
+	if n, err = unix.IoctlGetInt(fd, unix.TIOCINQ); err != nil || n > 0 {
+		return n, false, err
+	}
+	var b [1]byte
+	n, _, err = unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	switch {
+	case err == nil:
+		return n, n == 0, nil
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return 0, false, nil
+	default:
+		return 0, false, os.NewSyscallError("read", err)
+	}
+}
+
+// An fdReader reads the left bytes that wait in a socket.
+type fdReader struct {
+	fd, left int
+	err      error
+}
+
+// Len implements [tcpip.Payloader].
+func (r *fdReader) Len() int { return r.left }
+
+// Read implements [io.Reader].
+func (r *fdReader) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil // gVisor asks whether there is an end
+	}
+	for {
+		n, err := unix.Read(r.fd, b)
+		switch {
+		case err == nil && n > 0:
+			r.left -= n
+			return n, nil
+		case errors.Is(err, unix.EINTR):
+		case err == nil:
+			r.err = io.ErrUnexpectedEOF
+			return 0, r.err
+		default:
+			r.err = os.NewSyscallError("read", err)
+			return 0, r.err
+		}
+	}
+}
