@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path"
+	"strings"
 
 	"github.com/moby/moby/v2/errdefs"
 	swarmapi "github.com/moby/swarmkit/v2/api"
@@ -82,6 +84,10 @@ func privilegeRefusals(c *swarmapi.ContainerSpec) []refusal {
 func checkMounts(mounts []swarmapi.Mount) error {
 	for _, m := range mounts {
 		switch {
+		case !isPath(m.Target):
+			return fmt.Errorf("invalid mount target, must be an absolute path: %s", m.Target)
+		case m.Type == swarmapi.MountTypeBind && !isPath(m.Source):
+			return fmt.Errorf("invalid bind mount source, must be an absolute path: %s", m.Source)
 		case m.Type == swarmapi.MountTypeTmpfs:
 			return fmt.Errorf("--mount type=tmpfs,target=%s is not supported: /tmp and /run of a task are private already; leave it out", m.Target)
 		case m.Type != swarmapi.MountTypeBind:
@@ -100,6 +106,10 @@ func checkMounts(mounts []swarmapi.Mount) error {
 	}
 	return nil
 }
+
+// isPath accepts absolute paths, and templates, of which only the node that gets
+// the task knows what they come to.
+func isPath(s string) bool { return path.IsAbs(s) || strings.Contains(s, "{{") }
 
 // checkFiles refuses owners of secrets and configs: a sandbox has one user.
 func checkFiles(c *swarmapi.ContainerSpec) error {

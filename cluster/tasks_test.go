@@ -209,6 +209,50 @@ func TestTasksSurviveNode(t *testing.T) {
 	}
 }
 
+// The only manager may die and come back as well: every task runs on, its own
+// too, and can be scaled afterwards.
+func TestTasksSurviveManager(t *testing.T) {
+	m, w3, _ := threeNodes(t)
+	id := m.create(testService("web", "web", 6))
+	before := m.awaitTasks("running", id, 6, running)
+	m.kill()
+	time.Sleep(2 * time.Second)
+	for tid := range before {
+		if got := w3.ops(tid); got != "" && got != "prepare start wait" {
+			t.Errorf("without a manager: %s", got)
+		}
+	}
+	m = m.again().ready()
+	eventually(t, "the manager answers", 10*time.Second, func() bool { return m.call(request{Op: "tasks"}, nil) == "" })
+	time.Sleep(2 * time.Second) // what would go wrong has the time to
+	after := m.awaitTasks("still running", id, 6, running)
+	for tid := range before {
+		if _, ok := after[tid]; !ok {
+			t.Errorf("task %s was replaced", tid)
+		}
+	}
+	more := testService("web", "web", 9)
+	m.must(request{Op: "update", Target: "web", Service: more}, nil)
+	m.awaitTasks("scaled", id, 9, running)
+}
+
+// A node that leaves its swarm ends its tasks first, and can begin others in
+// another swarm.
+func TestLeaveEndsTasks(t *testing.T) {
+	m, w3, _ := threeNodes(t)
+	id := m.create(testService("web", "web", 3))
+	m.awaitTasks("running", id, 3, running)
+	w3.must(request{Op: "leave"}, nil)
+	w3.event("left")
+	if left := filesIn(t, tasksDir(w3.cfg)); len(left) != 0 {
+		t.Errorf("processes left: %q", left)
+	}
+	w3.must(request{Op: "init"}, nil)
+	w3.awaitTasks("running in a new swarm", w3.create(testService("own", "web", 2)), 2, running)
+	m.must(request{Op: "rmnode", Target: "node-3", Force: true}, nil)
+	m.awaitTasks("replaced elsewhere", id, 3, running)
+}
+
 // A node that stops leaves no process behind, not even one that does not want
 // to stop, and what it ran is replaced.
 func TestGracefulStopEndsTasks(t *testing.T) {

@@ -66,6 +66,9 @@ func taskFromAPI(t *swarmapi.Task, desc *swarmapi.NodeDescription) (*Task, error
 	if dns := spec.DNSConfig; dns != nil {
 		task.DNS, task.DNSSearch, task.DNSOptions = dns.Nameservers, dns.Search, dns.Options
 	}
+	if err := checkMounts(spec.Mounts); err != nil { // again, expanded
+		return nil, err
+	}
 	for _, m := range spec.Mounts {
 		task.Mounts = append(task.Mounts, TaskMount{Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly})
 	}

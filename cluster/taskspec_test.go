@@ -69,10 +69,13 @@ func TestCheckTaskSpec(t *testing.T) {
 		"Seccomp is not supported": func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) {
 			c.Privileges = &swarmapi.Privileges{Seccomp: &swarmapi.Privileges_SeccompOpts{Mode: swarmapi.Privileges_SeccompOpts_UNCONFINED}}
 		},
-		"ovnd keeps no volumes": bind(swarmapi.Mount{Type: swarmapi.MountTypeVolume, Source: "v", Target: "/v"}),
-		"type=tmpfs":            bind(swarmapi.Mount{Type: swarmapi.MountTypeTmpfs, Target: "/t"}),
-		"bind-propagation":      bind(swarmapi.Mount{Source: "/s", Target: "/t", BindOptions: &swarmapi.Mount_BindOptions{Propagation: swarmapi.MountPropagationShared}}),
-		"of the bind options":   bind(swarmapi.Mount{Source: "/s", Target: "/t", BindOptions: &swarmapi.Mount_BindOptions{NonRecursive: true}}),
+		"ovnd keeps no volumes":     bind(swarmapi.Mount{Type: swarmapi.MountTypeVolume, Source: "v", Target: "/v"}),
+		"invalid mount target":      bind(swarmapi.Mount{Source: "/s", Target: "t"}),
+		"invalid bind mount source": bind(swarmapi.Mount{Source: "s", Target: "/t"}),
+		"    ":                      bind(swarmapi.Mount{Source: "{{.Service.Name}}", Target: "/t"}),
+		"type=tmpfs":                bind(swarmapi.Mount{Type: swarmapi.MountTypeTmpfs, Target: "/t"}),
+		"bind-propagation":          bind(swarmapi.Mount{Source: "/s", Target: "/t", BindOptions: &swarmapi.Mount_BindOptions{Propagation: swarmapi.MountPropagationShared}}),
+		"of the bind options":       bind(swarmapi.Mount{Source: "/s", Target: "/t", BindOptions: &swarmapi.Mount_BindOptions{NonRecursive: true}}),
 		"uid and gid are not supported": func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) {
 			c.Secrets = []*swarmapi.SecretReference{{SecretName: "s", Target: &swarmapi.SecretReference_File{File: &swarmapi.FileTarget{UID: "33"}}}}
 		},
@@ -103,6 +106,40 @@ func TestCheckTaskSpec(t *testing.T) {
 	}
 	if err := checkTaskSpec(&swarmapi.TaskSpec{}); err == nil {
 		t.Error("a task without a container was accepted")
+	}
+}
+
+// What a template comes to is checked where it is known.
+func TestTaskFromAPIRefuses(t *testing.T) {
+	for want, edit := range map[string]func(*swarmapi.Task, *swarmapi.ContainerSpec){
+		"invalid bind mount source, must be an absolute path: web": func(_ *swarmapi.Task, c *swarmapi.ContainerSpec) {
+			c.Mounts = []swarmapi.Mount{{Source: "{{.Service.Name}}", Target: "/t"}}
+		},
+		"expanding env failed":       func(_ *swarmapi.Task, c *swarmapi.ContainerSpec) { c.Env = []string{"A={{.Nothing}}"} },
+		"--cap-add is not supported": func(_ *swarmapi.Task, c *swarmapi.ContainerSpec) { c.CapabilityAdd = []string{"ALL"} },
+		"The network host cannot be used with services": func(t *swarmapi.Task, _ *swarmapi.ContainerSpec) {
+			n := testNetwork("h", "host")
+			n.Spec.Annotations.Labels = map[string]string{"com.docker.swarm.predefined": "true"}
+			t.Networks = []*swarmapi.NetworkAttachment{{Network: n}}
+		},
+		"the swarm allocated no address on network net": func(t *swarmapi.Task, _ *swarmapi.ContainerSpec) {
+			t.Networks = []*swarmapi.NetworkAttachment{{Network: testNetwork("n", "net")}}
+		},
+		"ovnd carries overlay networks only": func(t *swarmapi.Task, _ *swarmapi.ContainerSpec) {
+			n := testNetwork("n", "net")
+			n.DriverState.Name = "macvlan"
+			t.Networks = []*swarmapi.NetworkAttachment{{Network: n}}
+		},
+	} {
+		c := &swarmapi.ContainerSpec{Image: "nginx"}
+		task := &swarmapi.Task{
+			Spec:               swarmapi.TaskSpec{Runtime: &swarmapi.TaskSpec_Container{Container: c}},
+			ServiceAnnotations: swarmapi.Annotations{Name: "web"},
+		}
+		edit(task, c)
+		if _, err := taskFromAPI(task, &swarmapi.NodeDescription{Platform: &swarmapi.Platform{}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
 	}
 }
 
