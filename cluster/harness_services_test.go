@@ -40,6 +40,13 @@ func (req *request) doService(ctx context.Context, c *Cluster) (any, error) {
 		return c.CreateSecret(swarm.SecretSpec{Annotations: swarm.Annotations{Name: req.Target}, Data: []byte(req.Data), Templating: req.Templating})
 	case "config":
 		return c.CreateConfig(swarm.ConfigSpec{Annotations: swarm.Annotations{Name: req.Target}, Data: []byte(req.Data), Templating: req.Templating})
+	case "heartbeat":
+		sw, err := c.Inspect()
+		if err != nil {
+			return nil, err
+		}
+		sw.Spec.Dispatcher.HeartbeatPeriod = req.Timeout
+		return nil, c.Update(sw.Version.Index, sw.Spec, swarmbackend.UpdateFlags{})
 	case "availability":
 		n, err := c.GetNode(req.Target)
 		if err != nil {

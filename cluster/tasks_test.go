@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -13,8 +14,16 @@ import (
 // threeNodes is a manager, node-2, and two workers, node-3 and node-4.
 func threeNodes(t *testing.T) (m, w3, w4 *child) {
 	t.Helper()
+	return threeNodesBeating(t, heartbeatPeriod)
+}
+
+func threeNodesBeating(t *testing.T, heartbeat time.Duration) (m, w3, w4 *child) {
+	t.Helper()
 	withTasks(t)
 	m = startChild(t, testConfig(t, "127.0.0.2", testPort(t))).ready()
+	if heartbeat != heartbeatPeriod {
+		m.must(request{Op: "heartbeat", Timeout: heartbeat}, nil)
+	}
 	w3 = startChild(t, m.join("127.0.0.3", swarm.NodeRoleWorker)).ready()
 	w4 = startChild(t, m.join("127.0.0.4", swarm.NodeRoleWorker)).ready()
 	return m, w3, w4
@@ -113,6 +122,26 @@ func letters(r rune) rune {
 	return -1
 }
 
+func TestWaitAttached(t *testing.T) {
+	c := &Cluster{changed: make(chan struct{})}
+	nets := []TaskNetwork{{Network: Network{ID: "a", Name: "net"}}, {Network: Network{ID: "b"}}}
+	c.nodeState.LoadBalancers = []LoadBalancer{{Network: Network{ID: "b"}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.waitAttached(ctx, nets); err == nil || !strings.Contains(err.Error(), "network net has no address for this node") {
+		t.Errorf("without an address: %v", err)
+	}
+	done := make(chan error)
+	go func() { done <- c.waitAttached(t.Context(), nets) }()
+	c.mu.Lock()
+	c.nodeState.LoadBalancers = append(c.nodeState.LoadBalancers, LoadBalancer{Network: Network{ID: "a"}})
+	c.wakeLocked()
+	c.mu.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSecretsAndConfigs(t *testing.T) {
 	m, _, _ := threeNodes(t)
 	golang := &swarm.Driver{Name: "golang"}
@@ -207,6 +236,26 @@ func TestTasksSurviveNode(t *testing.T) {
 	if got := m.awaitTasks("six again", id, 6, running); got[mine[1]].ID == "" {
 		t.Errorf("task %s was replaced, although it lived", mine[1])
 	}
+}
+
+// A worker that stays away is replaced; when it comes back, what it still runs
+// is ended and the count stays right.
+func TestDeadNodeIsReplaced(t *testing.T) {
+	m, w3, _ := threeNodesBeating(t, time.Second)
+	id := m.create(testService("web", "web", 3))
+	before := m.awaitTasks("running", id, 3, running)
+	w3.kill()
+	start := time.Now()
+	m.awaitTasks("replaced", id, 3, func(t swarm.Task) bool { return running(t) && w3.prepared1(t.ID) == "" })
+	t.Logf("replaced after %v", time.Since(start))
+	w3 = w3.again().ready()
+	eventually(t, "the old process ends", 10*time.Second, func() bool { return len(filesIn(t, tasksDir(w3.cfg))) == 0 })
+	for tid := range before {
+		if got := w3.ops(tid); got != "" && got != "prepare shutdown" && got != "prepare wait shutdown" {
+			t.Errorf("calls on the node that came back: %s", got)
+		}
+	}
+	m.awaitTasks("the right count", id, 3, running)
 }
 
 // The only manager may die and come back as well: every task runs on, its own
