@@ -16,7 +16,8 @@ import (
 // A Metric names one figure of a test, with its unit.
 type Metric string
 
-// The metrics. Less is better, but for Throughput and Received.
+// The metrics. Less is better, but for Throughput, Received and
+// Connects.
 const (
 	Throughput Metric = "Gbit/s"    // payload received
 	ProcPerGB  Metric = "proc s/GB" // processor time of the plane's processes per 10⁹ bytes received
@@ -26,6 +27,9 @@ const (
 	Loss       Metric = "loss %"    // of datagrams offered, or echo requests sent, without an answer
 	ProcPerPkt Metric = "proc µs/p" // processor time of the plane's processes per datagram received
 	HostPerPkt Metric = "host µs/p"
+	Connects   Metric = "conn/s"    // TCP connections opened, greeted and ended
+	ProcPerCon Metric = "proc µs/c" // processor time of the plane's processes per connection
+	HostPerCon Metric = "host µs/c"
 	RTT50      Metric = "p50 µs" // round trip, median
 	RTT99      Metric = "p99 µs"
 )
@@ -50,6 +54,7 @@ const (
 var (
 	bulkMetrics = []Metric{Throughput, ProcPerGB, HostPerGB}
 	rateMetrics = []Metric{Received, Offered, Loss, ProcPerPkt, HostPerPkt}
+	openMetrics = []Metric{Connects, ProcPerCon, HostPerCon}
 	echoMetrics = []Metric{RTT50, RTT99, Loss}
 )
 
@@ -59,6 +64,7 @@ var Tests = []Test{
 	{"tcp4", "TCP, four flows", bulkMetrics, bulk(4)},
 	{"udp64", "UDP, 64 bytes of payload, 80 kpps offered", rateMetrics, rate(64)},
 	{"udp1200", "UDP, 1200 bytes of payload, 80 kpps offered", rateMetrics, rate(1200)},
+	{"connect", "new TCP connections, 16 at a time", openMetrics, (*measurement).connects},
 	{"ping", "ping, idle", echoMetrics, (*measurement).echo},
 	{"ping-load", "ping beside one TCP flow", echoMetrics, (*measurement).echoLoaded},
 }

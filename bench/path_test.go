@@ -81,7 +81,7 @@ func checkSample(t *testing.T, report *bench.Report, test bench.Test, plane stri
 				if value < 0 || value > 100 {
 					t.Errorf("%s on %s: %s = %g", test.Name, plane, metric, value)
 				}
-			case kernel && (metric == bench.ProcPerGB || metric == bench.ProcPerPkt):
+			case kernel && (metric == bench.ProcPerGB || metric == bench.ProcPerPkt || metric == bench.ProcPerCon):
 				if value != 0 {
 					t.Errorf("%s on %s: %s = %g without a process", test.Name, plane, metric, value)
 				}

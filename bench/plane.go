@@ -20,10 +20,11 @@ const (
 	PlaneWireGuard = "wireguard"  // wireguard-go
 	PlaneOvnd      = "ovnd"       // two nodes
 	PlaneLocal     = "ovnd-local" // one node, from one of its TUN devices to another
+	PlaneVIP       = "ovnd-vip"   // the same by way of a VIP: ended and dialed anew by the balancer
 )
 
 // Planes are all planes, those that others are compared with first.
-var Planes = []string{PlaneVeth, PlaneKernel, PlaneWireGuard, PlaneOvnd, PlaneLocal}
+var Planes = []string{PlaneVeth, PlaneKernel, PlaneWireGuard, PlaneOvnd, PlaneLocal, PlaneVIP}
 
 const (
 	sinkPort      = 5201
@@ -78,7 +79,7 @@ type builder struct {
 func (b *builder) build(name string) (*plane, error) {
 	hosts := [2]*lab.Host{b.lab.Host(name + "-a"), b.lab.Host(name + "-b")}
 	p := &plane{name: name, host: hosts[0], target: netip.AddrPortFrom(inner[1], sinkPort)}
-	if name != PlaneLocal {
+	if name != PlaneLocal && name != PlaneVIP {
 		ends := [2]lab.End{}
 		for i, h := range hosts {
 			ends[i] = lab.End{Host: h, Name: "eth0", Addrs: []string{under4[i].String() + "/24", under6[i].String() + "/64"}}
@@ -86,6 +87,7 @@ func (b *builder) build(name string) (*plane, error) {
 		b.lab.Veth(b.mtu, ends[0], ends[1])
 	}
 	var err error
+	var listen netip.AddrPort // of the sink; the target if it is zero
 	switch name {
 	case PlaneVeth:
 		p.mtu, p.target = b.mtu, netip.AddrPortFrom(b.under()[1], sinkPort)
@@ -96,14 +98,21 @@ func (b *builder) build(name string) (*plane, error) {
 	case PlaneOvnd:
 		err = b.ovnd(p, hosts)
 	case PlaneLocal:
-		err = b.local(p, hosts)
+		err = b.local(p, hosts, nil)
+	case PlaneVIP:
+		listen = p.target
+		p.target = netip.AddrPortFrom(innerVIP, sinkPort)
+		err = b.local(p, hosts, &vipSpec{VIP: innerVIP, Balancer: innerLB, Backend: inner[1]})
 	default:
 		err = fmt.Errorf("unknown plane %q: choose from %v", name, Planes)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("plane %s: %w", name, err)
 	}
-	p.sink, err = startChild(hosts[1], childSpec{Sink: &sinkSpec{Listen: p.target}})
+	if !listen.IsValid() {
+		listen = p.target
+	}
+	p.sink, err = startChild(hosts[1], childSpec{Sink: &sinkSpec{Listen: listen}})
 	return p, err
 }
 
@@ -176,11 +185,12 @@ func (b *builder) ovnd(p *plane, hosts [2]*lab.Host) error {
 	return nil
 }
 
-// local connects the hosts by one data plane with a TUN device on each.
-func (b *builder) local(p *plane, hosts [2]*lab.Host) error {
+// local connects the hosts by one data plane with a TUN device on each, and with a
+// balancer if vip is not nil.
+func (b *builder) local(p *plane, hosts [2]*lab.Host, vip *vipSpec) error {
 	p.mtu = encap.InnerMTU(b.mtu, false)
 	loopback := netip.MustParseAddr("127.0.0.1")
-	spec := switchSpec{Underlay: netip.AddrPortFrom(loopback, encap.VXLANPort), MTU: p.mtu}
+	spec := switchSpec{Underlay: netip.AddrPortFrom(loopback, encap.VXLANPort), MTU: p.mtu, VIP: vip}
 	for j := range hosts {
 		spec.Endpoints = append(spec.Endpoints, switchEndpoint{Addr: inner[j], VTEP: loopback, Local: true})
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -209,7 +210,13 @@ func (r *Report) rows(test Test) [][]string {
 func (r *Report) bases() []string {
 	var out []string
 	for _, p := range r.Setup.Planes {
-		if p != PlaneOvnd && p != PlaneLocal {
+		switch p {
+		case PlaneOvnd, PlaneVIP:
+		case PlaneLocal: // what a VIP's way is compared with
+			if slices.Contains(r.Setup.Planes, PlaneVIP) {
+				out = append(out, p)
+			}
+		default:
 			out = append(out, p)
 		}
 	}

@@ -19,6 +19,7 @@ type switchSpec struct {
 	// Endpoints are those of the network. TUN descriptors of the local ones are
 	// inherited from descriptor 3 on, in their order.
 	Endpoints []switchEndpoint `json:"endpoints"`
+	VIP       *vipSpec         `json:"vip,omitempty"` // nil: there is no balancer
 }
 
 type switchEndpoint struct {
@@ -40,6 +41,9 @@ func (r *switchRole) run(ctx context.Context, ready func()) error {
 		return err
 	}
 	snap := r.spec.snapshot()
+	if r.spec.VIP != nil {
+		r.spec.VIP.addTo(snap)
+	}
 	sw.SetNetwork(snap)
 	file := uintptr(firstFile)
 	for _, e := range r.spec.Endpoints {
@@ -57,8 +61,11 @@ func (r *switchRole) run(ctx context.Context, ready func()) error {
 		}
 		file++
 	}
-	ready()
-	return sw.Run(ctx)
+	if r.spec.VIP == nil {
+		ready()
+		return sw.Run(ctx)
+	}
+	return r.spec.VIP.run(ctx, sw, snap, ready)
 }
 
 func (*switchRole) counters() traffic.Counters { return traffic.Counters{} }

@@ -29,10 +29,11 @@ const (
 )
 
 // A Sink accepts TCP connections and UDP datagrams on one address and throws
-// away what it reads.
+// away what it reads. At the next port it greets connections, as [GreetAddr]
+// says.
 type Sink struct {
-	tcp *net.TCPListener
-	udp *net.UDPConn
+	tcp, greet *net.TCPListener
+	udp        *net.UDPConn
 
 	bytes, packets atomic.Uint64
 }
@@ -44,13 +45,19 @@ func NewSink(addr netip.AddrPort) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("traffic sink: %w", err)
 	}
-	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	greet, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(GreetAddr(addr)))
 	if err != nil {
 		tcp.Close()
 		return nil, fmt.Errorf("traffic sink: %w", err)
 	}
+	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		tcp.Close()
+		greet.Close()
+		return nil, fmt.Errorf("traffic sink: %w", err)
+	}
 	_ = udp.SetReadBuffer(sinkBuffer) // capped by net.core.rmem_max
-	return &Sink{tcp: tcp, udp: udp}, nil
+	return &Sink{tcp: tcp, greet: greet, udp: udp}, nil
 }
 
 // Counters returns what has been received on all flows.
@@ -63,7 +70,7 @@ func (s *Sink) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		<-ctx.Done()
-		return errors.Join(s.tcp.Close(), s.udp.Close())
+		return errors.Join(s.tcp.Close(), s.greet.Close(), s.udp.Close())
 	})
 	g.Go(func() error {
 		for {
@@ -74,6 +81,7 @@ func (s *Sink) Run(ctx context.Context) error {
 			g.Go(func() error { return s.drain(ctx, conn) })
 		}
 	})
+	g.Go(func() error { return s.greeter(ctx) })
 	g.Go(func() error { return stopped(ctx, s.receive()) })
 	return g.Wait()
 }

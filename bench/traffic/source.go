@@ -16,13 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Spec says what a source sends. Exactly one of TCPFlows, UDPRate and
+// A Spec says what a source sends. Exactly one of TCPFlows, Connect, UDPRate and
 // EchoInterval is set.
 type Spec struct {
 	To netip.AddrPort `json:"to"` // the sink; the port does not matter for echo
 
 	TCPFlows   int    `json:"tcp_flows,omitempty"`
 	Congestion string `json:"congestion,omitempty"` // TCP congestion control; "": the system's default
+
+	Connect int `json:"connect,omitempty"` // TCP connections at a time, opened and ended one after the other
 
 	UDPRate int `json:"udp_rate,omitempty"` // datagrams per second
 	UDPSize int `json:"udp_size,omitempty"` // bytes of UDP payload
@@ -54,12 +56,14 @@ func (s *Source) Run(ctx context.Context) error {
 	switch {
 	case s.spec.TCPFlows > 0:
 		err = s.runTCP(ctx)
+	case s.spec.Connect > 0:
+		err = s.runConnect(ctx)
 	case s.spec.UDPRate > 0:
 		err = s.runUDP(ctx)
 	case s.spec.EchoInterval > 0:
 		err = s.runEcho(ctx)
 	default:
-		return errors.New("traffic source: none of TCPFlows, UDPRate and EchoInterval is set")
+		return errors.New("traffic source: none of TCPFlows, Connect, UDPRate and EchoInterval is set")
 	}
 	if err = stopped(ctx, err); err != nil {
 		return fmt.Errorf("traffic source: %w", err)
