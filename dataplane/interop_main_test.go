@@ -38,7 +38,7 @@ func under(i int, v6 bool) netip.Addr {
 
 // star makes hosts with the given names whose eth0 is on one Ethernet, number i
 // having the underlay addresses under4(i+1) and under6(i+1).
-func star(t *testing.T, names ...string) (*lab.Lab, []*lab.Host) {
+func star(t testing.TB, names ...string) (*lab.Lab, []*lab.Host) {
 	t.Helper()
 	l := lab.New(t)
 	center := l.Host("switch")
@@ -66,7 +66,7 @@ func limited(t *testing.T) context.Context {
 }
 
 // startSwitch runs a data plane on h until the test ends.
-func startSwitch(t *testing.T, h *lab.Host, local netip.Addr) *dataplane.Switch {
+func startSwitch(t testing.TB, h *lab.Host, local netip.Addr) *dataplane.Switch {
 	t.Helper()
 	var sw *dataplane.Switch
 	err := h.Do(func() (err error) {
@@ -90,7 +90,7 @@ func startSwitch(t *testing.T, h *lab.Host, local netip.Addr) *dataplane.Switch 
 
 // plug gives the host tap a TUN device dev with the inner addresses, and makes it
 // a port of the switch.
-func plug(t *testing.T, sw *dataplane.Switch, tap *lab.Host, dev string, snap *directory.Snapshot, addrs ...netip.Addr) {
+func plug(t testing.TB, sw *dataplane.Switch, tap *lab.Host, dev string, snap *directory.Snapshot, addrs ...netip.Addr) {
 	t.Helper()
 	err := tap.Do(func() error {
 		queues, watcher, err := tun.Create(dev, snap.MTU, 1)

@@ -84,6 +84,7 @@ type Egress struct {
 	dialer  net.Dialer
 	clients egressClients
 	flows   egressFlows
+	open    func(protocol uint8, to netip.AddrPort) (*datagramSocket, error)
 	errors  errorLimit
 	warned  atomic.Int64 // Unix time in seconds of the last warning about a shortage
 
@@ -130,6 +131,7 @@ func NewEgress(cfg EgressConfig) (*Egress, error) {
 	e := &Egress{
 		cfg: cfg, log: cfg.Log, gateway: cfg.Gateway.Addr(),
 		link:   NewLink(cfg.MTU, cfg.Send),
+		open:   openDatagram,
 		dialer: net.Dialer{Timeout: cfg.DialTimeout, KeepAliveConfig: hostKeepAlive},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())

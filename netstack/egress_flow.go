@@ -136,7 +136,7 @@ func (e *Egress) beginFlow(key egressFlowKey, target netip.AddrPort) (*egressFlo
 	if terr != nil {
 		return nil, toError(terr)
 	}
-	socket, err := openDatagram(key.protocol, target)
+	socket, err := e.open(key.protocol, target)
 	if err != nil {
 		route.Release()
 		return nil, err

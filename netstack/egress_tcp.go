@@ -43,7 +43,12 @@ func (e *Egress) handleTCP(id stack.TransportEndpointID, p *stack.PacketBuffer) 
 	from, to := clientOf(id)
 	if _, ok := e.target(to); !ok {
 		e.counters.refused.Add(1)
-		return false
+		if to.Addr() == e.gateway || !e.cfg.Gateway.Contains(to.Addr()) {
+			return false
+		}
+		// The switch lets nobody answer in another sandbox's name.
+		e.unreachableTCP(from, to, h.SequenceNumber(), encap.AdminProhibited)
+		return true
 	}
 	d := &egressDial{client: from.Addr(), seq: h.SequenceNumber()}
 	switch e.clients.dial(id, d, func() { e.work.Add(1) }) {

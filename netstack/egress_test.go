@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -193,7 +194,6 @@ func TestEgressRefused(t *testing.T) {
 		{"closed port", EgressConfig{HostLoopback: true}, closedPort(t), false},
 		{"host's loopback by the gateway", EgressConfig{}, open, true},
 		{"metadata service", EgressConfig{}, netip.MustParseAddrPort("169.254.169.254:80"), true},
-		{"another sandbox", EgressConfig{}, netip.MustParseAddrPort("172.18.0.3:80"), true},
 		{"this network", EgressConfig{}, netip.MustParseAddrPort("0.0.0.1:80"), true},
 		{"future use", EgressConfig{}, netip.MustParseAddrPort("240.0.0.1:80"), true},
 		{"an overlay", EgressConfig{Refuse: netip.MustParsePrefix("10.10.0.0/16").Contains}, netip.MustParseAddrPort("10.10.0.3:80"), true},
@@ -211,6 +211,52 @@ func TestEgressRefused(t *testing.T) {
 			o.idle()
 		})
 	}
+}
+
+// TestEgressOtherSandbox: one that asks for another hears that it may not, from
+// the gateway.
+func TestEgressOtherSandbox(t *testing.T) {
+	o := newOutlet(t, EgressConfig{})
+	if _, err := o.dial(netip.MustParseAddrPort("172.18.0.3:80")); err == nil || !strings.Contains(err.Error(), "unreachable") {
+		t.Errorf("dial: %v", err)
+	}
+	if st := o.Stats(); st.Refused == 0 || st.Connections != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestEgressPing: where the host lets its user open no ping sockets, or nobody
+// may go, a sandbox is told; the gateway answers itself.
+func TestEgressPing(t *testing.T) {
+	o := newOutlet(t, EgressConfig{})
+	o.open = func(uint8, netip.AddrPort) (*datagramSocket, error) {
+		return nil, os.NewSyscallError("socket", syscall.EACCES)
+	}
+	received := o.sandbox.Stats().ICMP.V4.PacketsReceived
+	for i, to := range []string{"192.0.2.1", "169.254.169.254"} {
+		time.Sleep(2 * errorInterval)
+		o.link.Deliver(pingFrom(o.sandbox.addr, netip.MustParseAddr(to)), 1)
+		if n := received.DstUnreachable.Value(); n != uint64(i+1) {
+			t.Errorf("ping %s: %d errors, want %d", to, n, i+1)
+		}
+	}
+	o.link.Deliver(pingFrom(o.sandbox.addr, gateway.Addr()), 1)
+	if n := received.EchoReply.Value(); n != 1 {
+		t.Errorf("%d echo replies, want the gateway's", n)
+	}
+	if st := o.Stats(); st.PingsDenied != 1 || st.Refused != 1 || st.Pings != 0 || st.ActiveFlows != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// pingFrom is an echo request behind its metadata.
+func pingFrom(from, to netip.Addr) []byte {
+	b := make([]byte, pkt.MetaLen+encap.IPv4HeaderLen+icmpHeaderLen)
+	msg := encap.PutIPv4(b[pkt.MetaLen:], from, to, encap.ProtocolICMP, icmpHeaderLen).Payload()
+	msg[0], msg[5] = 8, 1
+	sum := encap.Checksum(msg, 0)
+	msg[2], msg[3] = byte(sum>>8), byte(sum)
+	return b
 }
 
 // TestEgressReset passes resets on, both ways.
