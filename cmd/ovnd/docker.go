@@ -17,6 +17,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// topCommands are those of Docker's top-level commands that ovnd has, in help's
+// order.
+var topCommands = []string{"service", "ps", "exec", "logs", "stop", "kill", "wait", "top", "port", "container"}
+
 // containerCommands are those of Docker's commands for containers that mean
 // something for tasks and for what `run` started. At the top level `ls` is
 // called `ps`.
@@ -29,8 +33,7 @@ var uselessFlags = []string{"with-registry-auth", "no-resolve-image", "credentia
 // what runs in them. They talk to the node through a dockerCLI.
 func addDockerCommands(root *cobra.Command, c *cli) {
 	d := newDockerCLI(c)
-	top := []string{"ps", "exec", "logs", "stop", "kill", "wait", "top", "port"}
-	cmds := dockerCommands(d, append(top, "service", "container", "node")...)
+	cmds := dockerCommands(d, append([]string{"node"}, topCommands...)...)
 
 	keep(cmds["container"], containerCommands)
 	keep(cmds["node"], []string{"ps"})
@@ -46,7 +49,7 @@ func addDockerCommands(root *cobra.Command, c *cli) {
 	create := find(cmds["service"], "create")
 	create.Long, create.Example = createHelp, createExample
 
-	for _, name := range append([]string{"service"}, append(top, "container")...) {
+	for _, name := range topCommands {
 		root.AddCommand(cmds[name])
 	}
 	node, ps := find(root, "node"), find(cmds["node"], "ps")

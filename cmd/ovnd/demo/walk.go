@@ -208,7 +208,7 @@ func (w *walk) findAddresses(ctx context.Context, tasks []task) error {
 
 // spread counts tasks by node: "localhost 1, hsp1 2, hsp2 2".
 func (w *walk) spread(tasks []task) string {
-	var parts []string
+	parts := make([]string, 0, len(w.machines))
 	for _, m := range w.machines {
 		n := 0
 		for _, t := range tasks {

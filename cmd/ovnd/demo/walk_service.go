@@ -300,7 +300,7 @@ func (w *walk) remove(ctx context.Context, s *stepRun) error {
 }
 
 func addresses(tasks []task) []string {
-	var all []string
+	all := make([]string, 0, len(tasks))
 	for _, t := range tasks {
 		all = append(all, t.addr.String())
 	}

@@ -123,7 +123,7 @@ func (w *walk) inspectNetwork(ctx context.Context, s *stepRun) error {
 
 // endpoints are the names of what a network has on a node, tasks without ID.
 func endpoints(n inspected) []string {
-	var all []string
+	all := make([]string, 0, len(n.Containers))
 	for _, c := range n.Containers {
 		name := c.Name
 		if parts := strings.Split(name, "."); len(parts) == 3 {

@@ -62,15 +62,24 @@ func (w *walk) names(ctx context.Context, s *stepRun) error {
 const turns = 2
 
 func (w *walk) throughVIP(ctx context.Context, s *stepRun) error {
-	from := w.tasks[0]
-	answer, err := probe[pingAnswer](ctx, s, from, "ping", service)
-	if err != nil {
-		return err
+	for _, m := range w.machines {
+		from, err := w.taskOn(m)
+		if err != nil {
+			return err
+		}
+		answer, err := probe[pingAnswer](ctx, s, from, "ping", service)
+		if err != nil {
+			return err
+		}
+		s.equal("ping: 2 of 2 received", fmt.Sprintf("ping: %d of %d received", answer.Received, answer.Sent))
+		err = w.inTurn(ctx, s, turns*len(w.tasks), func(n int) ([]httpAnswer, error) {
+			return probe[[]httpAnswer](ctx, s, from, "http", strconv.Itoa(n), "http://"+service+"/")
+		})
+		if err != nil {
+			return err
+		}
 	}
-	s.equal("ping: 2 of 2 received", fmt.Sprintf("ping: %d of %d received", answer.Received, answer.Sent))
-	return w.inTurn(ctx, s, turns*len(w.tasks), func(n int) ([]httpAnswer, error) {
-		return probe[[]httpAnswer](ctx, s, from, "http", strconv.Itoa(n), "http://"+service+"/")
-	})
+	return nil
 }
 
 func (w *walk) throughIngress(ctx context.Context, s *stepRun) error {
@@ -176,7 +185,7 @@ func (p program) describe(answers []httpAnswer) string {
 		}
 		counts[what]++
 	}
-	var parts []string
+	parts := make([]string, 0, len(order))
 	for _, what := range order {
 		parts = append(parts, fmt.Sprintf("%d %s", counts[what], what))
 	}
