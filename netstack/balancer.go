@@ -83,6 +83,7 @@ type Balancer struct {
 	done chan struct{} // closed when Run ends
 	// work counts the goroutines, and one more until nothing can start another.
 	work sync.WaitGroup
+	crew *crew
 
 	counters balancerCounters
 }
@@ -128,6 +129,7 @@ func NewBalancer(cfg BalancerConfig) (*Balancer, error) {
 		done:  make(chan struct{}),
 	}
 	b.work.Add(1)
+	b.crew = newCrew(&b.work)
 	b.snap.Store(&directory.Snapshot{})
 	b.conns.init()
 	b.flows.init()
@@ -141,7 +143,9 @@ func NewBalancer(cfg BalancerConfig) (*Balancer, error) {
 		return nil, err
 	}
 	// Twice as many as conns admits: it is conns that counts.
-	b.syns = tcp.NewForwarder(b.stack, tcpBufferDefault, 2*cfg.MaxHandshakes, b.serve)
+	b.syns = tcp.NewForwarder(b.stack, tcpBufferDefault, 2*cfg.MaxHandshakes, func(r *tcp.ForwarderRequest) {
+		b.crew.do(&request{b, r})
+	})
 	b.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, b.handleTCP)
 	b.dgram = udp.NewForwarder(b.stack, b.beginFlow)
 	b.stack.SetTransportProtocolHandler(udp.ProtocolNumber, b.dgram.HandlePacket)
@@ -203,6 +207,7 @@ func (b *Balancer) shutdown() {
 	b.conns.close()
 	b.flows.close()
 	b.stack.Destroy() // ends handshakes as well
+	b.crew.dismiss()
 	b.work.Done()
 	b.work.Wait()
 }

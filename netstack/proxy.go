@@ -47,7 +47,16 @@ func (b *Balancer) handleTCP(id stack.TransportEndpointID, p *stack.PacketBuffer
 	return true
 }
 
-// serve answers one SYN, on a goroutine of its own. The client's handshake is
+// A request is a SYN that is to be answered.
+type request struct {
+	b *Balancer
+	r *tcp.ForwarderRequest
+}
+
+// run implements [job].
+func (q *request) run() { q.b.serve(q.r) }
+
+// serve answers one SYN. The client's handshake is
 // completed only when a backend has been reached, so that what a backend refuses
 // is refused. However it ends, the request is completed: it holds a place.
 func (b *Balancer) serve(r *tcp.ForwarderRequest) {

@@ -134,7 +134,7 @@ func (p *pump) wake() {
 		switch p.state.Load() {
 		case pumpIdle:
 			if p.state.CompareAndSwap(pumpIdle, pumpRuns) {
-				p.conn.b.work.Go(p.run)
+				p.conn.b.crew.do(p)
 				return
 			}
 		case pumpRuns:
@@ -147,6 +147,7 @@ func (p *pump) wake() {
 	}
 }
 
+// run implements [job].
 func (p *pump) run() {
 	for {
 		p.state.Store(pumpRuns)
