@@ -15,7 +15,8 @@ import (
 func (n *Node) openAPI(ctx context.Context) (*stage, error) {
 	srv, err := api.New(api.Config{
 		Networks: networkBackend{n.cluster, n}, Swarm: n.cluster,
-		System: n, Ovnd: n, Events: n.events, Log: n.log,
+		Containers: containers{n.sandboxes},
+		System:     n, Ovnd: n, Events: n.events, Log: n.log,
 	})
 	if err != nil {
 		return nil, err

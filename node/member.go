@@ -25,6 +25,7 @@ type member struct {
 	sw       *dataplane.Switch
 	disc     *discovery.Discovery
 	networks *networks
+	bridge   *bridge
 	stages   []*stage      // in the order of starting
 	ended    chan struct{} // has an element for each stage that ended
 }
@@ -42,15 +43,30 @@ func (n *Node) startMember(ctx context.Context) (*member, error) {
 		sw.Close()
 		return nil, err
 	}
+	bridge, err := n.openBridge(sw)
+	if err != nil {
+		sw.Close()
+		return nil, err
+	}
 	m := &member{
-		sw: sw, disc: disc,
-		networks: newNetworks(n.log, n.store, disc, sw, dataPath),
-		ended:    make(chan struct{}, 3),
+		sw: sw, disc: disc, bridge: bridge,
+		networks: newNetworks(n, disc, sw, dataPath),
+		ended:    make(chan struct{}, 4),
 	}
 	m.run(ctx, "data path", sw.Run)
 	m.run(ctx, "discovery", disc.Run)
 	m.run(ctx, "directory", m.networks.follow)
+	m.run(ctx, "gateway bridge", bridge.run)
+	m.networks.restore()
 	return m, nil
+}
+
+func (n *Node) openBridge(sw *dataplane.Switch) (*bridge, error) {
+	subnet, err := chooseBridge(filepath.Join(n.stateDir, "bridge.json"))
+	if err != nil {
+		return nil, err
+	}
+	return newBridge(n.log, sw, n.store, subnet, n.cfg.HostLoopback)
 }
 
 // gossipDir holds what belongs to one swarm: its gossip keys and last peers.
@@ -87,10 +103,13 @@ func (m *member) run(ctx context.Context, name string, run func(context.Context)
 // stop ends the member and returns its stages' errors. Gossip goes first, so
 // that others stop sending here while the data plane still delivers.
 func (m *member) stop() error {
-	dataPath, disc, follow := m.stages[0], m.stages[1], m.stages[2]
+	dataPath, disc, follow, bridge := m.stages[0], m.stages[1], m.stages[2], m.stages[3]
+	err := disc.stop(discoveryPatience)
+	m.networks.close()
 	return errors.Join(
-		disc.stop(discoveryPatience),
+		err,
 		follow.stop(dataplanePatience),
+		bridge.stop(dataplanePatience),
 		dataPath.stop(dataplanePatience),
 	)
 }

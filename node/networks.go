@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"sync"
 
 	"github.com/ovnd/ovnd/cluster"
@@ -14,32 +16,42 @@ import (
 	"github.com/ovnd/ovnd/discovery"
 	"github.com/ovnd/ovnd/discovery/directory"
 	"github.com/ovnd/ovnd/encap"
+	"github.com/ovnd/ovnd/netstack"
 )
 
 // networks holds the networks that this node takes part in: those on which a
-// sandbox of the node has, or is about to have, an endpoint. It joins a network
-// for the first and leaves it with the last.
+// sandbox of the node has, or is about to have, an endpoint, and the ingress
+// network, whose published ports every node serves. It joins a network for the
+// first use and leaves it with the last.
 type networks struct {
-	log   *slog.Logger
-	store *directory.Store
-	disc  *discovery.Discovery
-	sw    *dataplane.Switch
-	vtep  netip.Addr
+	log      *slog.Logger
+	store    *directory.Store
+	disc     *discovery.Discovery
+	sw       *dataplane.Switch
+	vtep     netip.Addr
+	hostname string
+	publish  []netip.Addr // of the host, where published ports are served
+	file     string       // remembers lbs for a start without managers
 
 	mu     sync.Mutex
 	joined map[string]*joinedNetwork
-	lbs    map[string]netip.Prefix // this node's own address by network
+	lbs    map[string]cluster.LoadBalancer // this node's own address by network
+	closed bool
 }
 
 type joinedNetwork struct {
-	refs int
-	lb   *directory.Endpoint // published for this node; nil: none yet
+	refs     int
+	lb       *directory.Endpoint // published for this node; nil: none yet
+	balancer *balancer           // at lb
+	// ingressUse is the reference that the node itself holds.
+	ingressUse bool
 }
 
-func newNetworks(log *slog.Logger, store *directory.Store, disc *discovery.Discovery, sw *dataplane.Switch, vtep netip.Addr) *networks {
+func newNetworks(n *Node, disc *discovery.Discovery, sw *dataplane.Switch, vtep netip.Addr) *networks {
 	return &networks{
-		log: log, store: store, disc: disc, sw: sw, vtep: vtep,
-		joined: make(map[string]*joinedNetwork), lbs: make(map[string]netip.Prefix),
+		log: n.log, store: n.store, disc: disc, sw: sw, vtep: vtep, hostname: n.cfg.Hostname,
+		publish: n.publishAddrs(), file: filepath.Join(n.gossipDir(), "networks.json"),
+		joined: make(map[string]*joinedNetwork), lbs: make(map[string]cluster.LoadBalancer),
 	}
 }
 
@@ -48,6 +60,13 @@ func newNetworks(log *slog.Logger, store *directory.Store, disc *discovery.Disco
 func (n *networks) acquire(net cluster.Network) (*directory.Snapshot, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.acquireLocked(net)
+}
+
+func (n *networks) acquireLocked(net cluster.Network) (*directory.Snapshot, error) {
+	if n.closed {
+		return nil, errors.New("the node is leaving its swarm")
+	}
 	j := n.joined[net.ID]
 	if j == nil {
 		if err := n.disc.JoinNetwork(networkConfig(net)); err != nil {
@@ -73,9 +92,20 @@ func (n *networks) release(id string) {
 	if j.refs--; j.refs > 0 {
 		return
 	}
+	n.stopBalancerLocked(j)
 	delete(n.joined, id)
 	n.disc.LeaveNetwork(id)
 	n.syncLocked(id)
+}
+
+// close stops the balancers; the networks themselves end with gossip.
+func (n *networks) close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed = true
+	for _, j := range n.joined {
+		n.stopBalancerLocked(j)
+	}
 }
 
 // setLoadBalancers takes the addresses that the swarm gave to this node itself.
@@ -84,41 +114,108 @@ func (n *networks) setLoadBalancers(list []cluster.LoadBalancer) {
 	defer n.mu.Unlock()
 	clear(n.lbs)
 	for _, lb := range list {
-		n.lbs[lb.Network.ID] = lb.Addr
+		n.lbs[lb.Network.ID] = lb
+		if lb.Network.Ingress {
+			n.useIngressLocked(lb.Network)
+		}
 	}
 	for id, j := range n.joined {
 		n.publishLBLocked(id, j)
 	}
+	// Without the file the next start waits for a manager.
+	if err := saveJSON(n.file, list); err != nil {
+		n.log.Warn("addresses of this node's balancers not kept", "error", err)
+	}
 }
 
-// publishLBLocked brings the published lb-<network> endpoint in step with the
-// address that the swarm gave.
+// restore does what the swarm said last, until it says more.
+func (n *networks) restore() {
+	var list []cluster.LoadBalancer
+	if err := loadJSON(n.file, &list); err != nil {
+		n.log.Warn("addresses of this node's balancers are lost until a manager answers", "error", err)
+		return
+	}
+	if len(list) > 0 {
+		n.setLoadBalancers(list)
+	}
+}
+
+// useIngressLocked keeps this node on the ingress network.
+func (n *networks) useIngressLocked(net cluster.Network) {
+	if j := n.joined[net.ID]; j != nil && j.ingressUse {
+		return
+	}
+	if _, err := n.acquireLocked(net); err != nil {
+		n.log.Warn("published ports are not served by this node", "error", err)
+		return
+	}
+	n.joined[net.ID].ingressUse = true
+}
+
+// publishLBLocked brings the published lb-<network> endpoint and its balancer
+// in step with the address that the swarm gave.
 func (n *networks) publishLBLocked(id string, j *joinedNetwork) {
-	prefix, ok := n.lbs[id]
-	if j.lb != nil && ok && j.lb.Addr == prefix.Addr() {
+	lb, ok := n.lbs[id]
+	if j.lb != nil && ok && j.lb.Addr == lb.Addr.Addr() {
 		return
 	}
 	if j.lb != nil {
+		n.stopBalancerLocked(j)
 		if err := n.disc.RemoveEndpoint(id, j.lb.ID); err != nil {
 			n.log.Warn("load balancer endpoint not withdrawn", "network", id, "error", err)
 		}
 		j.lb = nil
 	}
-	if !ok {
+	snap := n.store.Load(id)
+	if !ok || snap == nil || n.closed {
 		return
 	}
 	ep := directory.Endpoint{
-		ID: randomID(), Addr: prefix.Addr(), MAC: encap.EndpointMAC(prefix.Addr()),
+		ID: randomID(), Name: "lb-" + snap.Name, Addr: lb.Addr.Addr(), MAC: encap.EndpointMAC(lb.Addr.Addr()),
 		VTEP: n.vtep, Kind: directory.LoadBalancer,
-	}
-	if snap := n.store.Load(id); snap != nil {
-		ep.Name = "lb-" + snap.Name
 	}
 	if err := n.disc.AddEndpoint(id, ep); err != nil {
 		n.log.Warn("load balancer endpoint not published", "network", id, "error", err)
 		return
 	}
 	j.lb = &ep
+	n.startBalancerLocked(id, j, lb.Addr)
+}
+
+func (n *networks) startBalancerLocked(id string, j *joinedNetwork, addr netip.Prefix) {
+	snap := n.store.Load(id)
+	b, err := startBalancer(n.log, n.sw, snap, j.lb, addr)
+	if err != nil {
+		n.log.Error("the network has no balancer on this node", "network", snap.Name, "error", err)
+		return
+	}
+	if snap.Ingress {
+		b.publishPorts(n.log, n.publish, n.hostname, snap)
+	}
+	j.balancer = b
+}
+
+func (n *networks) stopBalancerLocked(j *joinedNetwork) {
+	if j.balancer == nil {
+		return
+	}
+	if err := j.balancer.stop(); err != nil {
+		n.log.Warn("balancer not stopped properly", "error", err)
+	}
+	j.balancer = nil
+}
+
+// ingress returns what serves the published ports, nil before the swarm has
+// given this node its place on the ingress network.
+func (n *networks) ingress() *netstack.Ingress {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, j := range n.joined {
+		if j.balancer != nil && j.balancer.ingress != nil {
+			return j.balancer.ingress
+		}
+	}
+	return nil
 }
 
 // follow passes each change of the directory on to the data plane.
@@ -137,14 +234,20 @@ func (n *networks) follow(ctx context.Context) error {
 	}
 }
 
-// syncLocked gives the data plane the present snapshot of a network. Under the
-// lock, so that an older one never follows a newer one.
+// syncLocked gives the data plane and the balancer the present snapshot of a
+// network. Under the lock, so that an older one never follows a newer one.
 func (n *networks) syncLocked(id string) {
-	if snap := n.store.Load(id); snap != nil && n.joined[id] != nil {
-		n.sw.SetNetwork(snap)
-	} else {
+	snap, j := n.store.Load(id), n.joined[id]
+	if snap == nil || j == nil {
 		n.sw.RemoveNetwork(id)
+		return
 	}
+	// The balancer first: what it resets leaves from VIPs that the switch knows.
+	if j.balancer != nil {
+		j.balancer.update(snap)
+	}
+	n.sw.SetNetwork(snap)
+	n.disc.Applied(id, snap.Version)
 }
 
 func networkConfig(net cluster.Network) discovery.NetworkConfig {

@@ -9,6 +9,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/ovnd/ovnd/api"
 	"github.com/ovnd/ovnd/cluster"
 	"github.com/ovnd/ovnd/discovery/directory"
+	"github.com/ovnd/ovnd/discovery/resolver"
 	"github.com/ovnd/ovnd/sandbox"
 )
 
@@ -42,8 +44,11 @@ type Node struct {
 	cluster   *cluster.Cluster
 	sandboxes *sandboxes
 	sandboxd  *sandbox.Server
-	events    *api.EventLog
-	swarm     *swarmHooks
+
+	names      *resolver.Server
+	resolvConf *resolver.HostConf
+	events     *api.EventLog
+	swarm      *swarmHooks
 
 	stopOnce sync.Once
 	stopping chan struct{} // closed by Down
@@ -109,6 +114,9 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 // build makes the parts that live as long as the process.
 func (n *Node) build() error {
 	version, _, _ := Build()
+	if err := n.buildSandboxes(); err != nil {
+		return err
+	}
 	var err error
 	n.cluster, err = cluster.New(cluster.Config{
 		StateDir: clusterDir(n.stateDir), ControlSocket: n.paths.SwarmSocket,
@@ -117,18 +125,31 @@ func (n *Node) build() error {
 		DataPathAddr: n.cfg.DataPathAddr, DataPathPort: n.cfg.DataPathPort,
 		JoinAddr: n.cfg.JoinAddr, JoinToken: n.cfg.JoinToken, Availability: n.cfg.Availability,
 		DefaultAddrPool: n.cfg.DefaultAddrPool, SubnetSize: n.cfg.SubnetSize,
+		Tasks: tasks{n.sandboxes}, CheckPorts: n.checkPorts,
 		Hooks: n.swarm, Log: n.log,
 	})
 	if err != nil {
 		return err
 	}
-	n.sandboxes = &sandboxes{
-		log: n.log, swarm: n.cluster, events: n.events, socket: n.paths.SandboxSocket,
-		files: recordFiles{dir: filepath.Join(n.stateDir, "sandboxes")},
-		byID:  make(map[string]*sandboxState),
-	}
+	n.sandboxes.swarm = n.cluster
 	n.sandboxd, err = sandbox.NewServer(n.paths.SandboxSocket, n.sandboxes, n.log)
 	return err
+}
+
+// buildSandboxes prepares what tasks and `ovnd run` live in.
+func (n *Node) buildSandboxes() error {
+	dir := filepath.Join(n.stateDir, "sandboxes")
+	if err := os.MkdirAll(filepath.Join(dir, "logs"), 0o700); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	n.resolvConf = resolver.NewHostConf("/etc/resolv.conf", n.log)
+	n.names = resolver.New(resolver.Config{Store: n.store, Upstreams: n.resolvConf.Upstreams, Log: n.log})
+	n.sandboxes = &sandboxes{
+		log: n.log, events: n.events, socket: n.paths.SandboxSocket, hostname: n.cfg.Hostname,
+		files: recordFiles{dir: dir}, logDir: filepath.Join(dir, "logs"), resolver: n.names, hostConf: n.resolvConf,
+		byID: make(map[string]*sandboxState),
+	}
+	return nil
 }
 
 // runParts starts the parts in order, waits, and stops them in the opposite
@@ -206,6 +227,7 @@ func (n *Node) undoJoin(swarm *stage) {
 // errors.
 func (n *Node) stop(sockets []*stage, swarm, membership *stage) error {
 	n.log.Info("node is stopping")
+	n.endTasks()
 	errs := make([]error, 0, len(sockets)+2)
 	for _, s := range sockets {
 		if s.name == sandboxStage {
@@ -221,10 +243,25 @@ func (n *Node) stop(sockets []*stage, swarm, membership *stage) error {
 	return errors.Join(errs...)
 }
 
+// endTasks ends what services run here, in good order: while the other nodes can
+// be told.
+func (n *Node) endTasks() {
+	ctx, cancel := context.WithTimeout(context.Background(), clusterPatience)
+	defer cancel()
+	n.cluster.EndTasks(ctx)
+}
+
 // openSockets starts what clients and sandboxes connect to, in the order in
 // which they are to stop.
 func (n *Node) openSockets(ctx context.Context) ([]*stage, error) {
 	sockets := []*stage{startStage(ctx, sandboxStage, n.sandboxd.Run)}
+	if n.cfg.DNSAddr.IsValid() {
+		names, err := n.openNames(ctx)
+		if err != nil {
+			return sockets, err
+		}
+		sockets = append([]*stage{names}, sockets...)
+	}
 	apiStage, err := n.openAPI(ctx)
 	if err != nil {
 		return sockets, err

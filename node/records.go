@@ -19,20 +19,12 @@ const recordSuffix = ".json"
 
 func (f recordFiles) path(id string) string { return filepath.Join(f.dir, id+recordSuffix) }
 
-// save writes a record so that a crash leaves the old file or the new one.
+// save writes a record.
 func (f recordFiles) save(rec record) error {
-	data, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
-	tmp := f.path(rec.Spec.ID) + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return fmt.Errorf("state folder: %w: free space there", err)
-	}
-	return os.Rename(tmp, f.path(rec.Spec.ID))
+	return saveJSON(f.path(rec.Spec.ID), rec)
 }
 
 func (f recordFiles) remove(id string) error {
@@ -55,6 +47,9 @@ func (f recordFiles) load(log *slog.Logger) []record {
 	}
 	var list []record
 	for _, e := range entries {
+		if e.IsDir() {
+			continue // the logs
+		}
 		path := filepath.Join(f.dir, e.Name())
 		rec, err := readRecord(path)
 		if err != nil {
@@ -79,7 +74,11 @@ func readRecord(path string) (record, error) {
 	if rec.Spec.ID+recordSuffix != filepath.Base(path) || strings.ContainsRune(rec.Spec.ID, filepath.Separator) {
 		return rec, errors.New("it does not belong to its name")
 	}
-	if len(rec.Attachments) != len(rec.Spec.Interfaces) {
+	interfaces := len(rec.Attachments)
+	if rec.Bridge.IsValid() {
+		interfaces++
+	}
+	if interfaces != len(rec.Spec.Interfaces) {
 		return rec, errors.New("attachments and interfaces differ")
 	}
 	return rec, nil

@@ -18,7 +18,7 @@ import (
 	"github.com/ovnd/ovnd/cluster"
 	"github.com/ovnd/ovnd/dataplane"
 	"github.com/ovnd/ovnd/discovery/directory"
-	"github.com/ovnd/ovnd/encap"
+	"github.com/ovnd/ovnd/discovery/resolver"
 	"github.com/ovnd/ovnd/sandbox"
 )
 
@@ -42,14 +42,25 @@ type attacher interface {
 type record struct {
 	Spec        sandbox.Spec
 	Attachments []attachment
+	Bridge      netip.Addr // on the gateway bridge; the zero Addr: not on it
 	Created     time.Time
+	Task        *taskRecord `json:",omitempty"` // nil: of `ovnd run`
 }
 
 // An attachment is one interface of a sandbox: Spec.Interfaces has it at the
-// same index.
+// same index. The gateway bridge, which comes after them, has none.
 type attachment struct {
 	cluster.Attachment
-	Aliases []string
+	Aliases []string        // of this sandbox alone
+	Service *serviceBinding `json:",omitempty"`
+}
+
+// A serviceBinding is what makes an endpoint one of a service.
+type serviceBinding struct {
+	ID, Name string
+	VIP      netip.Addr
+	Aliases  []string
+	Ports    []directory.Port // on the ingress network
 }
 
 // A sandboxState is a sandbox of this node. Until its init has connected it
@@ -57,17 +68,25 @@ type attachment struct {
 type sandboxState struct {
 	record
 	ports    []*dataplane.Port
-	deadline *time.Timer // nil while connected
+	deadline *time.Timer      // nil while connected, and once over
+	session  *sandbox.Session // nil until the init has connected
+	initPID  int              // of the init, once connected
+	names    *stage           // the resolver; nil: none
+	task     *taskState       // nil: of `ovnd run`
 }
 
 // sandboxes are those of this node, from the allocation of their addresses
 // until these are given back. It implements sandbox.Handler.
 type sandboxes struct {
-	log    *slog.Logger
-	swarm  attacher
-	events *api.EventLog
-	files  recordFiles
-	socket string // of the sandbox server
+	log      *slog.Logger
+	swarm    attacher
+	events   *api.EventLog
+	files    recordFiles
+	socket   string // of the sandbox server
+	logDir   string // of tasks
+	hostname string
+	resolver *resolver.Server
+	hostConf *resolver.HostConf
 
 	mu     sync.Mutex
 	member *member // nil: in no swarm
@@ -88,6 +107,16 @@ func (s *sandboxes) join(m *member) {
 }
 
 func (s *sandboxes) restoreLocked(rec record) {
+	st := &sandboxState{record: rec}
+	if rec.Task != nil {
+		st.task = newTaskState()
+		s.claimLater(st)
+		if rec.Task.Exit != nil { // kept for those who ask what became of it
+			st.task.finish()
+			s.byID[rec.Spec.ID] = st
+			return
+		}
+	}
 	for i, a := range rec.Attachments {
 		if _, err := s.member.networks.acquire(a.Network); err != nil {
 			s.log.Warn("sandbox not restored", "sandbox", rec.Spec.Name, "error", err)
@@ -97,9 +126,25 @@ func (s *sandboxes) restoreLocked(rec record) {
 			return
 		}
 	}
-	st := &sandboxState{record: rec}
 	s.byID[rec.Spec.ID] = st
 	s.expectLocked(st, restoreContact)
+}
+
+// claimLater has a task of a former life end unless the swarm asks for it: it
+// was taken away while the node was not there.
+func (s *sandboxes) claimLater(st *sandboxState) {
+	time.AfterFunc(claimPatience, func() {
+		s.mu.Lock()
+		orphan := !st.task.claimed && s.byID[st.Spec.ID] == st
+		s.mu.Unlock()
+		if !orphan {
+			return
+		}
+		s.log.Info("a task is none of the swarm's any more: it ends", "task", st.Spec.Name)
+		if err := (tasks{s}).RemoveTask(context.Background(), st.Task.Task.ID); err != nil {
+			s.log.Warn("task not removed", "task", st.Spec.Name, "error", err)
+		}
+	})
 }
 
 // expectLocked gives the init time to connect; then the sandbox is over.
@@ -108,7 +153,7 @@ func (s *sandboxes) expectLocked(st *sandboxState, patience time.Duration) {
 	st.deadline = time.AfterFunc(patience, func() {
 		// It may have connected while the timer fired.
 		if s.end(id, (*sandboxState).waits) {
-			s.log.Info("no process connected for a sandbox: its addresses go back", "sandbox", st.Spec.Name, "after", patience)
+			s.log.Info("no process connected for a sandbox: it is over", "sandbox", st.Spec.Name, "after", patience)
 		}
 	})
 }
@@ -122,7 +167,7 @@ func (s *sandboxes) create(ctx context.Context, req types.AttachRequest) (sandbo
 	if req.Name == "" {
 		req.Name = id[:12]
 	}
-	st, m, err := s.reserve(id, req)
+	st, m, err := s.reserve(id, record{Spec: sandbox.Spec{Name: req.Name, Hostname: req.Hostname}})
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
@@ -132,7 +177,7 @@ func (s *sandboxes) create(ctx context.Context, req types.AttachRequest) (sandbo
 		}
 	}
 	if err == nil {
-		err = s.files.save(st.record)
+		err = s.complete(m, st)
 	}
 	if err == nil {
 		err = ctx.Err() // the caller has gone
@@ -147,22 +192,24 @@ func (s *sandboxes) create(ctx context.Context, req types.AttachRequest) (sandbo
 	return st.Spec, nil
 }
 
-// reserve takes the name.
-func (s *sandboxes) reserve(id string, req types.AttachRequest) (*sandboxState, *member, error) {
+// reserve takes the name for a sandbox that begins with rec.
+func (s *sandboxes) reserve(id string, rec record) (*sandboxState, *member, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.member == nil {
 		return nil, nil, cerrdefs.ErrUnavailable.WithMessage(`this node is not part of a swarm: "ovnd swarm init" or "ovnd swarm join" first`)
 	}
 	for _, other := range s.byID {
-		if other.Spec.Name == req.Name {
-			return nil, nil, cerrdefs.ErrConflict.WithMessage(fmt.Sprintf("Conflict. The name %q is already in use by sandbox %s: choose another with --name", req.Name, other.Spec.ID[:12]))
+		if other.Spec.Name == rec.Spec.Name {
+			return nil, nil, cerrdefs.ErrConflict.WithMessage(fmt.Sprintf("Conflict. The name %q is already in use by sandbox %s: choose another with --name", rec.Spec.Name, other.Spec.ID[:12]))
 		}
 	}
-	st := &sandboxState{record: record{
-		Spec:    sandbox.Spec{ID: id, Name: req.Name, Hostname: req.Hostname, NodeSocket: s.socket, Token: randomID()},
-		Created: time.Now(),
-	}}
+	rec.Spec.ID, rec.Spec.NodeSocket, rec.Spec.Token = id, s.socket, randomID()
+	rec.Created = time.Now()
+	st := &sandboxState{record: rec}
+	if rec.Task != nil {
+		st.task = newTaskState()
+	}
 	s.byID[id] = st
 	return st, s.member, nil
 }
@@ -177,19 +224,9 @@ func (s *sandboxes) attachNetwork(ctx context.Context, m *member, st *sandboxSta
 	if err != nil {
 		return err
 	}
-	snap, err := m.networks.acquire(att.Network)
-	if err != nil {
+	if err := s.addInterface(m, st, attachment{Attachment: att, Aliases: want.Aliases}); err != nil {
 		return errors.Join(err, s.giveBack(att.TaskID))
 	}
-	in := sandbox.Interface{
-		Name:      fmt.Sprintf("eth%d", len(st.Spec.Interfaces)),
-		NetworkID: att.Network.ID, NetworkName: att.Network.Name, EndpointID: randomID(),
-		Addrs: att.Addrs, MAC: encap.EndpointMAC(att.Addrs[0].Addr()), MTU: snap.MTU, Queues: m.sw.Workers(),
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st.Attachments = append(st.Attachments, attachment{Attachment: att, Aliases: want.Aliases})
-	st.Spec.Interfaces = append(st.Spec.Interfaces, in)
 	return nil
 }
 
@@ -206,84 +243,6 @@ func (st *sandboxState) holds(token string) bool {
 	return subtle.ConstantTimeCompare([]byte(token), []byte(st.Spec.Token)) == 1
 }
 
-// Attach implements sandbox.Handler: an init presents its devices, at its start
-// and again after the node restarted.
-func (s *sandboxes) Attach(_ context.Context, id, token string, _ int, devs []sandbox.Devices) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := s.byID[id]
-	if st == nil || s.member == nil {
-		return fmt.Errorf("%w: its addresses were given back", sandbox.ErrGone)
-	}
-	if !st.holds(token) {
-		return errors.New("wrong token")
-	}
-	if len(devs) != len(st.Spec.Interfaces) {
-		return fmt.Errorf("%d devices for %d interfaces", len(devs), len(st.Spec.Interfaces))
-	}
-	if !st.waits() {
-		return errors.New("its devices are connected already")
-	}
-	for i := range devs {
-		if err := s.connectLocked(st, i, devs[i]); err != nil {
-			s.disconnectLocked(st)
-			return err
-		}
-	}
-	st.deadline.Stop()
-	st.deadline = nil
-	return nil
-}
-
-// connectLocked gives the data plane the device of the sandbox's interface i
-// and announces its address. What the interface is comes from our own record,
-// never from the init.
-func (s *sandboxes) connectLocked(st *sandboxState, i int, dev sandbox.Devices) error {
-	in := &st.Spec.Interfaces[i]
-	if dev.Interface.Name != in.Name {
-		return fmt.Errorf("device %q where %s belongs", dev.Interface.Name, in.Name)
-	}
-	addrs := make([]netip.Addr, len(in.Addrs))
-	for j, p := range in.Addrs {
-		addrs[j] = p.Addr()
-	}
-	port, err := s.member.sw.AddPort(dataplane.PortConfig{
-		NetworkID: in.NetworkID, EndpointID: in.EndpointID, Name: st.Spec.Name,
-		Addrs: addrs, MAC: in.MAC, Queues: dev.Queues, MTU: in.MTU,
-	})
-	if err != nil {
-		return fmt.Errorf("interface %s: %w", in.Name, err)
-	}
-	st.ports = append(st.ports, port)
-	err = s.member.disc.AddEndpoint(in.NetworkID, directory.Endpoint{
-		ID: in.EndpointID, Name: st.Spec.Name, SandboxID: st.Spec.ID,
-		Addr: addrs[0], MAC: in.MAC, VTEP: s.member.networks.vtep, Kind: directory.Task,
-		TaskAliases: st.Attachments[i].Aliases,
-	})
-	if err != nil {
-		return fmt.Errorf("interface %s: announce %s: %w", in.Name, addrs[0], err)
-	}
-	s.publish(events.ActionConnect, in, st)
-	return nil
-}
-
-// disconnectLocked takes the sandbox's interfaces off the network. Its
-// addresses stay its own.
-func (s *sandboxes) disconnectLocked(st *sandboxState) {
-	for i, port := range st.ports {
-		in := &st.Spec.Interfaces[i]
-		// The record goes first: nobody should send what cannot be delivered.
-		if err := s.member.disc.RemoveEndpoint(in.NetworkID, in.EndpointID); err != nil {
-			s.log.Warn("endpoint not withdrawn", "sandbox", st.Spec.Name, "network", in.NetworkName, "error", err)
-		}
-		if err := port.Close(); err != nil {
-			s.log.Warn("port not closed properly", "sandbox", st.Spec.Name, "network", in.NetworkName, "error", err)
-		}
-		s.publish(events.ActionDisconnect, in, st)
-	}
-	st.ports = nil
-}
-
 // Detach implements sandbox.Handler: the init has gone. The sandbox's addresses
 // go back to the swarm.
 func (s *sandboxes) Detach(id string) {
@@ -291,25 +250,35 @@ func (s *sandboxes) Detach(id string) {
 }
 
 // end takes a sandbox off its networks and gives its addresses back, if it is
-// there and the condition, which is asked under the lock, holds.
+// there and the condition, which is asked under the lock, holds. Of a task the
+// record and the logs stay until the swarm has it removed.
 func (s *sandboxes) end(id string, condition func(*sandboxState) bool) bool {
 	s.mu.Lock()
 	st := s.byID[id]
-	if st == nil || !condition(st) {
+	if st == nil || !condition(st) || st.over() {
 		s.mu.Unlock()
 		return false
 	}
-	delete(s.byID, id)
+	if st.task == nil {
+		delete(s.byID, id)
+	}
 	if st.deadline != nil {
 		st.deadline.Stop()
+		st.deadline = nil
 	}
+	s.disconnectLocked(st)
 	if m := s.member; m != nil {
-		s.disconnectLocked(st)
 		for _, a := range st.Attachments {
 			m.networks.release(a.Network.ID)
 		}
 	}
+	if st.task != nil {
+		s.endTaskLocked(st)
+		s.mu.Unlock()
+		return true
+	}
 	s.mu.Unlock()
+	s.announce(st, events.ActionDie, nil)
 	for _, a := range st.Attachments {
 		if err := s.giveBack(a.TaskID); err != nil {
 			s.log.Info("address not given back yet", "sandbox", st.Spec.Name, "network", a.Network.Name, "error", err)
@@ -321,14 +290,18 @@ func (s *sandboxes) end(id string, condition func(*sandboxState) bool) bool {
 	return true
 }
 
+// over reports whether the sandbox has ended, and is only remembered.
+func (st *sandboxState) over() bool { return st.task != nil && st.task.finished() }
+
 func (s *sandboxes) giveBack(taskID string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), detachPatience)
 	defer cancel()
 	return s.swarm.DetachNetwork(ctx, taskID)
 }
 
-// leave forgets the swarm: the data plane is about to end.
-func (s *sandboxes) leave() {
+// leave forgets the swarm: the data plane is about to end, and with it whatever
+// runs on the swarm's networks.
+func (s *sandboxes) leave(server *sandbox.Server) {
 	s.mu.Lock()
 	ids := make([]string, 0, len(s.byID))
 	for id := range s.byID {
@@ -336,6 +309,7 @@ func (s *sandboxes) leave() {
 	}
 	s.mu.Unlock()
 	for _, id := range ids {
+		server.End(id, "the node left its swarm")
 		s.Detach(id)
 	}
 	s.mu.Lock()
@@ -355,13 +329,14 @@ func (s *sandboxes) lost(taskID string, server *sandbox.Server) {
 	s.Detach(id)
 }
 
-// owner returns the ID of the sandbox that a task of the swarm belongs to.
+// owner returns the ID of the sandbox of `ovnd run` that a task of the swarm
+// belongs to.
 func (s *sandboxes) owner(taskID string) (id string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, st := range s.byID {
 		for _, a := range st.Attachments {
-			if a.TaskID == taskID {
+			if st.task == nil && a.TaskID == taskID {
 				return id, true
 			}
 		}
@@ -380,13 +355,4 @@ func (s *sandboxes) running() int {
 		}
 	}
 	return n
-}
-
-func (s *sandboxes) publish(action events.Action, in *sandbox.Interface, st *sandboxState) {
-	s.events.Publish(events.Message{
-		Type: events.NetworkEventType, Action: action,
-		Actor: events.Actor{ID: in.NetworkID, Attributes: map[string]string{
-			"container": st.Spec.ID, "name": in.NetworkName, "type": "overlay",
-		}},
-	})
 }

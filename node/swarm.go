@@ -155,7 +155,7 @@ func (n *Node) endMember() error {
 	if m == nil {
 		return nil
 	}
-	n.sandboxes.leave()
+	n.sandboxes.leave(n.sandboxd)
 	n.setMember(nil)
 	return m.stop()
 }

@@ -77,11 +77,18 @@ func setup() error {
 	if err := unix.Sethostname([]byte(cfg.Spec.hostname())); err != nil {
 		return fmt.Errorf("set hostname: %w", err)
 	}
-	queues, err := setupNetwork(&cfg.Spec)
+	files, err := setupNetwork(&cfg.Spec)
 	if err != nil {
 		return err
 	}
-	args, err := residentArgs(cfg.Spec.Name, queues)
+	if cfg.Spec.Resolver {
+		sockets, err := openResolver()
+		if err != nil {
+			return err
+		}
+		files = append(files, sockets...)
+	}
+	args, err := residentArgs(cfg.Spec.Name, files)
 	if err != nil {
 		return err
 	}

@@ -58,6 +58,7 @@ type fakeNode struct {
 	mu       sync.Mutex
 	attached map[string][]Devices
 	pids     map[string]int
+	sessions map[string]*Session
 	count    int   // of successful Attach calls
 	refuse   error // what Attach answers
 	changed  chan struct{}
@@ -68,7 +69,7 @@ func newFakeNode(t *testing.T) *fakeNode {
 	t.Helper()
 	n := &fakeNode{
 		t: t, socket: filepath.Join(t.TempDir(), "sandbox.sock"),
-		attached: make(map[string][]Devices), pids: make(map[string]int),
+		attached: make(map[string][]Devices), pids: make(map[string]int), sessions: make(map[string]*Session),
 		changed: make(chan struct{}, 1),
 	}
 	n.start()
@@ -96,7 +97,7 @@ func (n *fakeNode) start() {
 
 const testToken = "0123456789abcdef"
 
-func (n *fakeNode) Attach(_ context.Context, id, token string, pid int, devs []Devices) error {
+func (n *fakeNode) Attach(_ context.Context, a Attachment) error {
 	n.mu.Lock()
 	asked := n.asked
 	n.mu.Unlock()
@@ -108,10 +109,13 @@ func (n *fakeNode) Attach(_ context.Context, id, token string, pid int, devs []D
 	if n.refuse != nil {
 		return n.refuse
 	}
-	if token != testToken {
+	if a.Token != testToken {
 		return errors.New("wrong token")
 	}
-	n.attached[id], n.pids[id] = devs, pid
+	n.attached[a.ID], n.pids[a.ID], n.sessions[a.ID] = a.Devices, a.PID, a.Session
+	if a.Resolver != nil {
+		_ = a.Resolver.Close()
+	}
 	n.count++
 	n.notify()
 	return nil

@@ -39,10 +39,16 @@ func setupMounts(cfg *initConfig) error {
 		stageEtc(&cfg.Spec),
 		stageSkeletons(filepath.Join(staging, "skeletons")),
 	)
+	if err == nil {
+		err = cfg.Task.stageFiles(staging)
+	}
 	if uerr := unix.Unmount(staging, unix.MNT_DETACH); err == nil && uerr != nil {
 		err = fmt.Errorf("unmount private files: %w", uerr)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return cfg.Task.bindMounts() // some may be of what staging covered
 }
 
 // ignoreSetuid makes all mounts nosuid. no_new_privs alone would not do: the

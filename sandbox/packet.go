@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +28,7 @@ var (
 
 // A packetConn carries JSON messages, one to a packet of a SOCK_SEQPACKET
 // socket, so that descriptors belong to exactly one message.
-// Sending and receiving may happen at the same time, each by one goroutine.
+// Several goroutines may send while one receives.
 type packetConn struct {
 	*net.UnixConn
 	buf, oob []byte
@@ -102,6 +103,15 @@ func (c *packetConn) send(m any, fds ...int) error {
 	}
 	_, _, err = c.WriteMsgUnix(b, oob, nil)
 	return err
+}
+
+// sendInTime is send to a peer that may not read: it gives up after
+// sendTimeout.
+func (c *packetConn) sendInTime(m any, fds ...int) error {
+	if err := c.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	return c.send(m, fds...)
 }
 
 // receive returns the next message and its descriptors, which the caller

@@ -11,18 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A peer is one init's connection. Its fields are the Server's mutex's.
+// A peer is one init's connection. id and attached are the Server's mutex's.
 type peer struct {
 	conn     *packetConn
+	session  *Session
 	pid      int
 	id       string // of the sandbox, once claimed
 	attached bool
 }
 
-// answer sends m. A peer is sent a few messages in its life, which never block; one
-// that is gone needs none.
-func (p *peer) answer(a nodeAnswer, text string) {
-	_ = p.conn.send(nodeMessage{a, text})
+// answer sends a message without parts. One that is gone needs none.
+func (p *peer) answer(k nodeKind, text string) {
+	_ = p.conn.sendInTime(nodeMessage{Kind: k, Text: text})
 }
 
 // serve handles one connection until it or ctx ends.
@@ -48,14 +48,10 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		return
 	}
 	defer s.handler.Detach(m.ID)
-	s.confirm(p)
 	s.log.Info("sandbox attached", "sandbox", m.ID, "pid", p.pid, "interfaces", len(m.Interfaces))
-	// An init says nothing more: this waits for the connection's end.
 	_ = p.conn.SetReadDeadline(time.Time{})
-	if _, fds, err := p.conn.receive(); err == nil {
-		closeAll(fds)
-		s.log.Warn("sandbox sent an unexpected message", "sandbox", m.ID)
-	}
+	s.confirm(p)
+	p.session.listen()
 	s.log.Info("sandbox detached", "sandbox", m.ID)
 }
 
@@ -69,6 +65,7 @@ func (s *Server) admit(c *net.UnixConn) (*peer, error) {
 		return nil, fmt.Errorf("peer has uid %d, not %d", cred.Uid, os.Geteuid())
 	}
 	p := &peer{conn: newPacketConn(c), pid: int(cred.Pid)}
+	p.session = newSession(p.conn, s.log)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.peers) >= maxConnections {
@@ -113,11 +110,23 @@ func (s *Server) attach(ctx context.Context, p *peer) (attachMessage, error) {
 	if err != nil {
 		return attachMessage{}, err
 	}
+	m, err := parseAttach(b, len(fds))
+	if err != nil {
+		closeAll(fds)
+		return m, err
+	}
+	if m.State.PIDFD { // the last one
+		last := len(fds) - 1
+		defer closeAll(fds[last:])
+		err = p.session.restore(m.State, fds[last])
+		fds = fds[:last:last]
+	} else {
+		err = p.session.restore(m.State, -1)
+	}
 	files := make([]*os.File, len(fds))
 	for i, fd := range fds {
 		files[i] = os.NewFile(uintptr(fd), tunPath)
 	}
-	m, err := parseAttach(b, len(fds))
 	if err == nil {
 		err = s.handOver(ctx, p, m, files)
 	}
@@ -125,26 +134,35 @@ func (s *Server) attach(ctx context.Context, p *peer) (attachMessage, error) {
 		for _, f := range files {
 			_ = f.Close()
 		}
-		return m, err
 	}
-	return m, nil
+	return m, err
 }
 
+// handOver gives the handler the devices, and the resolver's sockets behind them.
 func (s *Server) handOver(ctx context.Context, p *peer, m attachMessage, files []*os.File) error {
-	devs := make([]Devices, len(m.Interfaces))
+	a := Attachment{
+		ID: m.ID, Token: m.Token, PID: p.pid, Session: p.session,
+		Devices: make([]Devices, len(m.Interfaces)),
+	}
 	for i, in := range m.Interfaces {
-		devs[i] = Devices{Interface: in, Queues: files[:in.Queues:in.Queues]}
+		a.Devices[i] = Devices{Interface: in, Queues: files[:in.Queues:in.Queues]}
 		files = files[in.Queues:]
-		for _, f := range devs[i].Queues {
+		for _, f := range a.Devices[i].Queues {
 			if err := checkQueue(f, in.Name); err != nil {
 				return err
 			}
 		}
 	}
+	if m.Resolver {
+		a.Resolver = &Resolver{UDP: files[0], TCP: files[1]}
+		if err := a.Resolver.check(); err != nil {
+			return err
+		}
+	}
 	if err := s.claim(p, m.ID); err != nil {
 		return err
 	}
-	return s.handler.Attach(ctx, m.ID, m.Token, p.pid, devs)
+	return s.handler.Attach(ctx, a)
 }
 
 // claim makes p the one connection of sandbox id.
@@ -168,6 +186,7 @@ func (s *Server) confirm(p *peer) {
 	defer s.mu.Unlock()
 	p.attached = true
 	p.answer(nodeAttached, "")
+	close(p.session.confirmed)
 	if s.closing {
 		p.answer(nodeGoodbye, "")
 	}

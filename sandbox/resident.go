@@ -25,11 +25,19 @@ type resident struct {
 	cfg     initConfig
 	control *packetConn
 	tty     *terminal
+	link    *nodeLink
+	node    *packetConn // attached; nil: none at present
+	log     *logWriter  // of a task
 
-	pid     int  // of the command
-	running bool // the command, not its descendants
+	pid     int // of the command
+	pidfd   int
+	started time.Time
+	status  ExitStatus // of the command, once it does not run
+	running bool       // the command, not its descendants
 	ending  bool
 	kill    <-chan time.Time // when those that ended not are killed
+	orphan  <-chan time.Time // when a task without a node is killed
+	execs   map[int]uint64   // what Exec started, by process ID
 }
 
 // reside is the second stage of the init. It returns nil when no process is
@@ -45,7 +53,7 @@ func reside(control *packetConn) error {
 		return err
 	}
 	_ = unix.Close(initConfigFD)
-	queues, err := inheritedQueues(os.Args[3:])
+	fds, err := inheritedQueues(os.Args[3:])
 	if err != nil {
 		return err
 	}
@@ -54,11 +62,20 @@ func reside(control *packetConn) error {
 			return fmt.Errorf("become a subreaper: %w", err)
 		}
 	}
-	r := &resident{cfg: cfg, control: control, tty: openTerminal()}
-	return r.run(&nodeLink{spec: &r.cfg.Spec, queues: queues})
+	r := &resident{cfg: cfg, control: control, pidfd: -1, execs: make(map[int]uint64)}
+	r.link = &nodeLink{spec: &r.cfg.Spec, queues: fds, pidfd: -1}
+	if cfg.Spec.Resolver {
+		split := len(fds) - resolverSockets
+		r.link.queues, r.link.resolver = fds[:split:split], fds[split:]
+	}
+	if cfg.Task != nil {
+		return r.runTask()
+	}
+	r.tty = openTerminal()
+	return r.run()
 }
 
-func (r *resident) run(link *nodeLink) error {
+func (r *resident) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
@@ -66,8 +83,8 @@ func (r *resident) run(link *nodeLink) error {
 	defer func() { _ = r.control.SetReadDeadline(time.Unix(0, 0)) }()
 	defer cancel()
 
-	answers := make(chan nodeMessage)
-	tasks.Go(func() { link.run(ctx, answers) })
+	events := make(chan nodeEvent)
+	tasks.Go(func() { r.link.run(ctx, events) })
 	orders := make(chan controlMessage)
 	tasks.Go(func() { r.receiveOrders(ctx, orders) })
 	// Pid 1 is sent only what it handles. The job control signals among these
@@ -76,38 +93,54 @@ func (r *resident) run(link *nodeLink) error {
 	notifyUnlessIgnored(signals, forwarded)
 	notifyUnlessIgnored(signals, []os.Signal{unix.SIGCONT, unix.SIGTTIN, unix.SIGTTOU})
 
-	if err := r.begin(answers, orders); err != nil {
+	if err := r.begin(events, orders); err != nil {
 		return err
 	}
 	children := make(chan childEvent)
 	go reap(children) // ends with the last process; run waits for it
-	r.attend(children, orders, answers, signals)
+	r.attend(children, orders, events, signals)
+	r.tellExited()
 	return nil
 }
 
 // begin waits for the node and starts the command.
-func (r *resident) begin(answers <-chan nodeMessage, orders <-chan controlMessage) error {
-	if err := awaitNode(answers, orders); err != nil {
+func (r *resident) begin(events <-chan nodeEvent, orders <-chan controlMessage) error {
+	if err := r.awaitNode(events, orders); err != nil {
 		return err
 	}
 	pid, err := startCommand(&r.cfg, r.tty)
 	if err != nil {
 		return err
 	}
-	r.pid, r.running = pid, true
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		pidfd = -1 // nobody is told its number
+	}
+	r.hasStarted(pid, pidfd)
 	releaseStdio()
 	return nil
 }
 
+// hasStarted notes that the command runs, and tells the node.
+func (r *resident) hasStarted(pid, pidfd int) {
+	r.pid, r.pidfd, r.running, r.started = pid, pidfd, true, time.Now()
+	r.link.set(commandState{Started: r.started}, pidfd)
+	if pidfd >= 0 {
+		r.tellNode(initMessage{Kind: eventStarted, Time: r.started}, pidfd)
+	}
+}
+
 // awaitNode returns once the node forwards for the sandbox, or an error if that
 // fails or Run does not want to wait.
-func awaitNode(answers <-chan nodeMessage, orders <-chan controlMessage) error {
+func (r *resident) awaitNode(events <-chan nodeEvent, orders <-chan controlMessage) error {
 	for {
 		select {
-		case m := <-answers:
-			if m.Answer != nodeAttached {
-				return errors.New(m.Text)
+		case e := <-events:
+			closeAll(e.fds)
+			if e.m.Kind != nodeAttached {
+				return errors.New(e.m.Text)
 			}
+			r.node = e.conn
 			return nil
 		case m, ok := <-orders:
 			switch {
@@ -150,8 +183,9 @@ func (r *resident) receiveOrders(ctx context.Context, orders chan<- controlMessa
 	}
 }
 
-// attend lasts until there are no children.
-func (r *resident) attend(children <-chan childEvent, orders <-chan controlMessage, answers <-chan nodeMessage, signals <-chan os.Signal) {
+// attend lasts until there are no children. Without an `ovnd run`, orders is
+// nil.
+func (r *resident) attend(children <-chan childEvent, orders <-chan controlMessage, events <-chan nodeEvent, signals <-chan os.Signal) {
 	for {
 		select {
 		case c, ok := <-children:
@@ -167,8 +201,8 @@ func (r *resident) attend(children <-chan childEvent, orders <-chan controlMessa
 				continue
 			}
 			r.order(m)
-		case m := <-answers:
-			r.answer(m)
+		case e := <-events:
+			r.event(e)
 		case s := <-signals:
 			if s != unix.SIGTTIN && s != unix.SIGTTOU {
 				r.signal(s.(syscall.Signal))
@@ -176,31 +210,48 @@ func (r *resident) attend(children <-chan childEvent, orders <-chan controlMessa
 		case <-r.kill:
 			signalAll(unix.SIGKILL)
 			r.kill = time.After(killAgain)
+		case <-r.orphan:
+			r.orphan = nil
+			r.ending = true
+			r.kill = time.After(0)
 		}
 	}
 }
 
 func (r *resident) child(c childEvent) {
-	if c.pid != r.pid || !r.running {
+	if id, ok := r.execs[c.pid]; ok {
+		r.execEnded(id, c)
 		return
 	}
-	m := controlMessage{Kind: controlExited}
-	switch {
-	case c.status.Stopped():
+	if c.pid != r.pid || !r.running {
+		r.endWithoutDaemons()
+		return
+	}
+	if c.status.Stopped() {
 		r.tell(controlMessage{Kind: controlStopped, Signal: int(c.status.StopSignal())})
 		return
-	case c.status.Signaled():
-		m.Signal = int(c.status.Signal())
-		m.Code = exitSignal + m.Signal
-	default:
-		m.Code = c.status.ExitStatus()
 	}
+	r.status = exitStatus(c.status)
 	r.running = false
-	m.Terminal = r.holdsTerminal()
-	r.tell(m)
-	if r.ending {
-		r.kill = time.After(0) // the rest had its time
+	r.tell(controlMessage{Kind: controlExited, Code: r.status.Code, Signal: r.status.Signal, Terminal: r.holdsTerminal()})
+	switch {
+	case r.ending, r.cfg.Task != nil && r.status.Code != 0:
+		r.ending = true
+		r.kill = time.After(0) // the rest had its time, or lost its master
+	default:
+		r.endWithoutDaemons()
 	}
+}
+
+func exitStatus(s unix.WaitStatus) ExitStatus {
+	e := ExitStatus{FinishedAt: time.Now()}
+	if s.Signaled() {
+		e.Signal = int(s.Signal())
+		e.Code = exitSignal + e.Signal
+	} else {
+		e.Code = s.ExitStatus()
+	}
+	return e
 }
 
 // holdsTerminal reports whether the terminal's foreground is in the sandbox.
@@ -227,15 +278,55 @@ func (r *resident) order(m controlMessage) {
 	}
 }
 
-func (r *resident) answer(m nodeMessage) {
-	switch m.Answer {
+// event deals with what the node says.
+func (r *resident) event(e nodeEvent) {
+	defer closeAll(e.fds)
+	switch {
+	case e.lost:
+		if r.node == e.conn {
+			r.node = nil
+			r.awaitAnother()
+		}
+		return
+	case e.m.Kind == nodeAttached:
+		r.attached(e)
+		return
+	}
+	switch e.m.Kind {
 	case nodeGone:
-		r.tell(controlMessage{Kind: controlNotice, Text: "the sandbox has lost its networks, ending the command: " + m.Text})
+		r.tell(controlMessage{Kind: controlNotice, Text: "the sandbox has lost its networks, ending the command: " + e.m.Text})
 		r.end()
 	case nodeGoodbye:
 		r.tell(controlMessage{Kind: controlNotice, Text: "the node is going down, ending the command"})
 		r.end()
+	case nodeExec:
+		r.exec(e)
+	case nodeSignal:
+		r.signalFor(e.m)
+	case nodeStop:
+		r.stop(unix.Signal(e.m.Signal), e.m.Grace)
 	}
+}
+
+// attached takes a new node, and tells it what happened since the state that
+// it was told of.
+func (r *resident) attached(e nodeEvent) {
+	r.node, r.orphan = e.conn, nil
+	if e.state.Started.IsZero() && !r.started.IsZero() && r.pidfd >= 0 {
+		r.tellNode(initMessage{Kind: eventStarted, Time: r.started}, r.pidfd)
+	}
+}
+
+// tellNode sends m to the node, if there is one. One that is lost asks for the
+// command's state when it is back.
+func (r *resident) tellNode(m initMessage, fds ...int) {
+	if r.node != nil {
+		_ = r.node.sendInTime(m, fds...)
+	}
+}
+
+func (r *resident) tellExited() {
+	r.tellNode(initMessage{Kind: eventExited, Exit: &r.status})
 }
 
 // signal sends s to the command: to its process group what terminals send,
@@ -272,5 +363,23 @@ func (r *resident) end() {
 	signalAll(unix.SIGCONT)
 }
 
+// stop is what a node asks for: the signal, and the end of everything after
+// grace.
+func (r *resident) stop(s unix.Signal, grace time.Duration) {
+	r.ending = true
+	r.kill = time.After(grace)
+	if r.running {
+		r.signal(s)
+		r.signal(unix.SIGCONT)
+		return
+	}
+	signalAll(s)
+	signalAll(unix.SIGCONT)
+}
+
 // tell sends m to Run. If that is gone, its socket's end says so as well.
-func (r *resident) tell(m controlMessage) { _ = r.control.send(m) }
+func (r *resident) tell(m controlMessage) {
+	if r.cfg.Task == nil {
+		_ = r.control.send(m)
+	}
+}

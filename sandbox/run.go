@@ -22,8 +22,9 @@ type initConfig struct {
 	Spec       Spec
 	Args, Env  []string
 	Dir        string
-	PIDNS      bool // a pid namespace of its own
-	Foreground bool // start the command in the terminal's foreground
+	PIDNS      bool  // a pid namespace of its own
+	Foreground bool  // start the command in the terminal's foreground
+	Task       *Task // nil: of Run
 }
 
 // Descriptors of an init.
@@ -106,7 +107,11 @@ func workdir(dir string) (string, error) {
 // environment returns the caller's environment with HOSTNAME and the command's
 // own variables in it.
 func environment(spec *Spec, own []string) []string {
-	env := slices.Concat(os.Environ(), []string{"HOSTNAME=" + spec.hostname()}, own)
+	return lastWins(slices.Concat(os.Environ(), []string{"HOSTNAME=" + spec.hostname()}, own))
+}
+
+// lastWins returns env without what is set again later, or not at all.
+func lastWins(env []string) []string {
 	last := make(map[string]int, len(env))
 	for i, kv := range env {
 		k, _, _ := strings.Cut(kv, "=")
@@ -169,8 +174,10 @@ func startInit(cfg initConfig, cmd Command) (*exec.Cmd, *packetConn, error) {
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}},
 			AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP},
 			// Not in the caller's process group: what the terminal sends there
-			// reaches the command once, through Run.
-			Setpgid: true,
+			// reaches the command once, through Run. A task has nothing to do
+			// with the caller's session either.
+			Setpgid: cfg.Task == nil,
+			Setsid:  cfg.Task != nil,
 		},
 	}
 	if err := proc.Start(); err != nil {

@@ -21,15 +21,24 @@ type Devices struct {
 	Queues    []*os.File
 }
 
+// An Attachment is what an init presents to the node.
+type Attachment struct {
+	ID, Token string
+	PID       int // of the init, in this process's pid namespace
+	Devices   []Devices
+	Resolver  *Resolver // nil unless Spec.Resolver is set
+	Session   *Session  // until Detach
+}
+
 // A Handler is what a Server tells of sandboxes. Calls for different sandboxes
 // may come at the same time; calls for one come in order.
 type Handler interface {
 	// Attach is called when an init presents its devices: at its start, and
 	// again after the node or the connection was lost. The handler checks the
-	// token in constant time, and owns the devices' queues if it returns nil.
-	// Otherwise the Server closes them, and the error is what the init reports;
-	// one that Gone holds for ends the command. pid is the init's.
-	Attach(ctx context.Context, id, token string, pid int, devs []Devices) error
+	// token in constant time, and owns the devices' queues and the resolver's
+	// sockets if it returns nil. Otherwise the Server closes them, and the error
+	// is what the init reports; one that Gone holds for ends the command.
+	Attach(ctx context.Context, a Attachment) error
 	// Detach is called once for each Attach that returned nil, after the
 	// init's connection has ended.
 	Detach(id string)

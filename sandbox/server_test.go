@@ -43,7 +43,7 @@ func TestServerRefuses(t *testing.T) {
 	n := newFakeNode(t)
 	valid := func() attachMessage {
 		s := n.spec(3)
-		return attachMessage{protocolVersion, s.ID, s.Token, s.Interfaces}
+		return attachMessage{Version: protocolVersion, ID: s.ID, Token: s.Token, Interfaces: s.Interfaces}
 	}
 	other := valid()
 	other.Version++
@@ -57,13 +57,13 @@ func TestServerRefuses(t *testing.T) {
 		name   string
 		m      any
 		fds    []int
-		answer nodeAnswer
+		answer nodeKind
 		text   string
 	}{
 		{"no TUN device", valid(), []int{pipeFD(t)}, nodeRefused, "not a TUN device's"},
 		{"no descriptor", valid(), nil, nodeRefused, "0 descriptors sent"},
-		{"too few descriptors", queues, []int{pipeFD(t)}, nodeRefused, "2 queues announced, 1 descriptors sent"},
-		{"another version", other, []int{pipeFD(t)}, nodeGone, "version 2"},
+		{"too few descriptors", queues, []int{pipeFD(t)}, nodeRefused, "2 descriptors announced, 1 descriptors sent"},
+		{"another version", other, []int{pipeFD(t)}, nodeGone, "version 3"},
 		{"long token", token, []int{pipeFD(t)}, nodeRefused, "token"},
 		{"bad name", name, []int{pipeFD(t)}, nodeRefused, "not a name"},
 		{"no attach message", "hello", nil, nodeRefused, "decode"},
@@ -77,8 +77,8 @@ func TestServerRefuses(t *testing.T) {
 			if err := conn.receiveInto(&m); err != nil {
 				t.Fatal(err)
 			}
-			if m.Answer != c.answer || !strings.Contains(m.Text, c.text) {
-				t.Errorf("answer %q: %q; want %q with %q", m.Answer, m.Text, c.answer, c.text)
+			if m.Kind != c.answer || !strings.Contains(m.Text, c.text) {
+				t.Errorf("answer %q: %q; want %q with %q", m.Kind, m.Text, c.answer, c.text)
 			}
 			if err := conn.receiveInto(&m); err == nil {
 				t.Errorf("the connection stays open")
@@ -207,7 +207,7 @@ func TestMessageLimits(t *testing.T) {
 		t.Errorf("%d descriptors, were %d", after, before)
 	}
 	// The largest sandbox there is fits.
-	m := attachMessage{protocolVersion, strings.Repeat("f", idLen), strings.Repeat("x", maxToken), nil}
+	m := attachMessage{Version: protocolVersion, ID: strings.Repeat("f", idLen), Token: strings.Repeat("x", maxToken)}
 	for range maxDevices {
 		in := testInterface(strings.Repeat("e", maxDeviceName), "100.100.100.100/24", "2001:db8:1111:2222:3333:4444:5555:6666/128")
 		in.NetworkID, in.EndpointID, in.NetworkName = strings.Repeat("n", 25), strings.Repeat("e", 64), strings.Repeat("n", 64)
@@ -226,7 +226,7 @@ func TestPeerThatSaysNothing(t *testing.T) {
 	n := newFakeNode(t)
 	c := dial(t, n)
 	var m nodeMessage
-	if err := c.receiveInto(&m); err != nil || m.Answer != nodeRefused || !strings.Contains(m.Text, "timeout") {
+	if err := c.receiveInto(&m); err != nil || m.Kind != nodeRefused || !strings.Contains(m.Text, "timeout") {
 		t.Errorf("answer %+v, error %v", m, err)
 	}
 }
@@ -236,8 +236,8 @@ func FuzzParseAttach(f *testing.F) {
 	s := Spec{Interfaces: []Interface{testInterface("eth0", "10.10.0.3/16", "fd00::3/64")}}
 	s.Interfaces[0].Gateway = s.Interfaces[0].Addrs[0].Addr()
 	for _, m := range []attachMessage{
-		{protocolVersion, strings.Repeat("0a", 32), testToken, s.Interfaces},
-		{protocolVersion, strings.Repeat("0a", 32), testToken, nil},
+		{Version: protocolVersion, ID: strings.Repeat("0a", 32), Token: testToken, Interfaces: s.Interfaces},
+		{Version: protocolVersion, ID: strings.Repeat("0a", 32), Token: testToken},
 	} {
 		b, err := json.Marshal(m)
 		if err != nil {

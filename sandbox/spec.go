@@ -41,6 +41,7 @@ type Spec struct {
 	Interfaces []Interface
 	Hosts      []HostEntry // beyond localhost and the sandbox's own addresses
 	ResolvConf []byte      // nil: the host's file stays
+	Resolver   bool        // the init opens 127.0.0.11:53 for the node
 	NodeSocket string      // path of the node's sandbox socket
 	Token      string      // secret that proves to the node that the ID is ours
 }
@@ -61,9 +62,10 @@ type Command struct {
 const (
 	maxDevices     = 64
 	maxDescriptors = 253
-	maxDeviceName  = 15  // IFNAMSIZ - 1
-	maxHostname    = 64  // __NEW_UTS_LEN
-	maxToken       = 256 // bytes
+	maxQueues      = maxDescriptors - resolverSockets - 1 // and the command's pidfd
+	maxDeviceName  = 15                                   // IFNAMSIZ - 1
+	maxHostname    = 64                                   // __NEW_UTS_LEN
+	maxToken       = 256                                  // bytes
 	idLen          = 64
 	minMTU         = 68 // RFC 791
 	maxMTU         = 65535
@@ -113,8 +115,8 @@ func validateInterfaces(ifs []Interface) error {
 		names[in.Name] = true
 		queues += in.Queues
 	}
-	if queues > maxDescriptors {
-		return fmt.Errorf("%d queues: a sandbox has at most %d", queues, maxDescriptors)
+	if queues > maxQueues {
+		return fmt.Errorf("%d queues: a sandbox has at most %d", queues, maxQueues)
 	}
 	return nil
 }
@@ -127,8 +129,8 @@ func (in *Interface) validate() error {
 	if in.MTU < minMTU || in.MTU > maxMTU {
 		return fmt.Errorf("MTU %d is not in %d to %d", in.MTU, minMTU, maxMTU)
 	}
-	if in.Queues < 1 || in.Queues > maxDescriptors {
-		return fmt.Errorf("%d queues are not in 1 to %d", in.Queues, maxDescriptors)
+	if in.Queues < 1 || in.Queues > maxQueues {
+		return fmt.Errorf("%d queues are not in 1 to %d", in.Queues, maxQueues)
 	}
 	for _, p := range slices.Concat(in.Addrs, in.Routes) {
 		if !p.IsValid() {

@@ -272,7 +272,12 @@ type sandbox struct {
 func (n *node) sandbox(runArgs []string, argv ...string) *sandbox {
 	n.t.Helper()
 	args := append(append([]string{"run"}, runArgs...), append([]string{"--"}, argv...)...)
-	cmd := n.command(context.Background(), args...)
+	return n.attend(n.command(context.Background(), args...))
+}
+
+// attend starts a command that is given lines to read.
+func (n *node) attend(cmd *exec.Cmd) *sandbox {
+	n.t.Helper()
 	stdinR, stdinW, err := os.Pipe()
 	if err != nil {
 		n.t.Fatal(err)
@@ -299,4 +304,27 @@ func (s *sandbox) waitOutput(text string) {
 		}
 		return fmt.Errorf("printed so far:\n%s", s.out.String())
 	})
+}
+
+// hostAgent starts an agent beside the node's processes.
+func hostAgent(n *node) *sandbox {
+	n.t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), agentEnv+"=1")
+	return n.attend(cmd)
+}
+
+// writeFile makes a file that anybody may see.
+func writeFile(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // of a test
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, nil, 0o644); err != nil { //nolint:gosec // of a test
+		t.Fatal(err)
+	}
 }

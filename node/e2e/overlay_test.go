@@ -133,8 +133,11 @@ func checkInterfaces(t *testing.T, a *sandbox, mtu int) {
 	t.Helper()
 	var links []link
 	a.mustAsk(&links, "interfaces")
-	if len(links) != 2 || links[0].Name != "lo" || links[1].Name != "eth0" {
-		t.Fatalf("interfaces are %+v, want lo and eth0", links)
+	if len(links) != 3 || links[0].Name != "lo" || links[1].Name != "eth0" || links[2].Name != "eth1" {
+		t.Fatalf("interfaces are %+v, want lo, eth0 and the gateway bridge", links)
+	}
+	if links[2].MTU != 1500 || !strings.HasPrefix(links[2].Addrs[0], "172.") {
+		t.Errorf("eth1 is %+v, want the gateway bridge", links[2])
 	}
 	if links[1].MTU != mtu || len(links[1].Addrs) == 0 || !strings.HasPrefix(links[1].Addrs[0], "10.10.0.") || !strings.HasSuffix(links[1].Addrs[0], "/16") {
 		t.Errorf("eth0 is %+v, want 10.10.0.x/16 and MTU %d", links[1], mtu)

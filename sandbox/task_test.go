@@ -1,0 +1,337 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// startTestTask starts a task and returns its session once the node has it.
+func startTestTask(t *testing.T, n *fakeNode, s Spec, task Task) *Session {
+	t.Helper()
+	if task.Log.Path == "" {
+		task.Log.Path = filepath.Join(t.TempDir(), "log")
+	}
+	task.Env = append(task.Env, "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	c, err := Start(t.Context(), s, task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(c.PID(), unix.SIGKILL)
+		<-c.Done()
+	})
+	return n.session(s.ID)
+}
+
+// session waits for the sandbox to be attached.
+func (n *fakeNode) session(id string) *Session {
+	n.t.Helper()
+	n.wait("the sandbox is attached", func() bool { return n.attached[id] != nil })
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sessions[id]
+}
+
+func waitFor(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("waited in vain: %s", what)
+	}
+}
+
+func readTestLog(t *testing.T, cfg LogConfig, o LogOptions) string {
+	t.Helper()
+	var b strings.Builder
+	if err := ReadLogs(t.Context(), cfg, o, func(l LogLine) error {
+		fmt.Fprintf(&b, "%d:%s", l.Stream, l.Data)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestTask(t *testing.T) {
+	n := newFakeNode(t)
+	log := LogConfig{Path: filepath.Join(t.TempDir(), "log")}
+	s := startTestTask(t, n, n.spec(3), Task{Args: []string{"sh", "-c", "echo out $X; pwd; echo err >&2; exit 3"}, Env: []string{"X=1"}, Log: log})
+	waitFor(t, "the task ends", s.Exited())
+	if st := s.ExitStatus(); st.Code != 3 || st.Error != "" {
+		t.Errorf("exit status %+v", st)
+	}
+	got := readTestLog(t, log, LogOptions{Stdout: true, Stderr: true, Tail: -1})
+	if !strings.Contains(got, "1:out 1\n1:/\n") || !strings.Contains(got, "2:err\n") {
+		t.Errorf("log:\n%s", got)
+	}
+	if got := readTestLog(t, log, LogOptions{Stdout: true, Tail: 1}); got != "1:/\n" {
+		t.Errorf("last line of stdout: %q", got)
+	}
+}
+
+func TestTaskThatCannotRun(t *testing.T) {
+	n := newFakeNode(t)
+	s := startTestTask(t, n, n.spec(3), Task{Args: []string{"no-such-program"}})
+	waitFor(t, "the task ends", s.Exited())
+	if st := s.ExitStatus(); st.Code != ExitNotFound || !strings.Contains(st.Error, "no-such-program") {
+		t.Errorf("exit status %+v", st)
+	}
+}
+
+// TestTaskOutlivesNode has a node die and another take over, the task ending
+// before, between and after.
+func TestTaskOutlivesNode(t *testing.T) {
+	n := newFakeNode(t)
+	spec := n.spec(3)
+	flag := filepath.Join(t.TempDir(), "flag")
+	s := startTestTask(t, n, spec, Task{Args: []string{"sh", "-c", "while ! test -e " + flag + "; do sleep 0.05; done; exit 5"}})
+	waitFor(t, "the task runs", s.Started())
+	pid, started := s.Command()
+	if pid == 0 || syscall.Kill(pid, 0) != nil {
+		t.Fatalf("process ID %d", pid)
+	}
+	n.stop()
+	n.start()
+	s = n.session(spec.ID)
+	waitFor(t, "the new node knows that it runs", s.Started())
+	if again, at := s.Command(); again != pid || !at.Equal(started) {
+		t.Errorf("process %d of %v, was %d of %v", again, at, pid, started)
+	}
+	n.stop()
+	if err := os.WriteFile(flag, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for syscall.Kill(pid, 0) == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	n.start()
+	s = n.session(spec.ID)
+	waitFor(t, "the next node hears of the end", s.Exited())
+	if st := s.ExitStatus(); st.Code != 5 {
+		t.Errorf("exit status %+v", st)
+	}
+}
+
+func TestTaskWithoutNodeIsKilled(t *testing.T) {
+	n := newFakeNode(t)
+	s := startTestTask(t, n, n.spec(3), Task{Args: []string{"sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"}, Orphan: 200 * time.Millisecond})
+	waitFor(t, "the task runs", s.Started())
+	pid, _ := s.Command()
+	n.stop()
+	deadline := time.Now().Add(20 * time.Second)
+	for syscall.Kill(pid, 0) == nil {
+		if time.Now().After(deadline) {
+			t.Fatal("it still runs")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	n.start() // for the cleanup
+}
+
+func TestStop(t *testing.T) {
+	n := newFakeNode(t)
+	for _, tc := range []struct {
+		script string
+		sig    syscall.Signal
+		grace  time.Duration
+		code   int
+	}{
+		{"exec sleep 1000", unix.SIGTERM, time.Minute, 128 + 15},
+		{"trap 'exit 9' QUIT; echo ready; while :; do sleep 0.05; done", unix.SIGQUIT, time.Minute, 9},
+		{"trap '' TERM; echo ready; while :; do sleep 0.05; done", unix.SIGTERM, 200 * time.Millisecond, 128 + 9},
+	} {
+		log := LogConfig{Path: filepath.Join(t.TempDir(), "log")}
+		s := startTestTask(t, n, n.spec(3), Task{Args: []string{"sh", "-c", tc.script}, Log: log})
+		waitFor(t, "the task runs", s.Started())
+		if strings.Contains(tc.script, "ready") {
+			n.wait("the trap is set", func() bool {
+				b, _ := os.ReadFile(log.Path)
+				return strings.Contains(string(b), "ready")
+			})
+		}
+		if err := s.Stop(tc.sig, tc.grace); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the task ends", s.Exited())
+		if st := s.ExitStatus(); st.Code != tc.code {
+			t.Errorf("%s: exit status %+v, want %d", tc.script, st, tc.code)
+		}
+	}
+}
+
+func TestExec(t *testing.T) {
+	n := newFakeNode(t)
+	s := startTestTask(t, n, n.spec(3), Task{Args: []string{"sleep", "1000"}, Env: []string{"A=1"}})
+	waitFor(t, "the task runs", s.Started())
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p, err := s.Exec(t.Context(), Exec{Args: []string{"sh", "-c", "echo $A $B; exit 7"}, Env: []string{"B=2"}, Stdout: w})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil || string(out) != "1 2\n" {
+		t.Errorf("exec printed %q, %v", out, err)
+	}
+	if st, err := p.Wait(t.Context()); err != nil || st.Code != 7 {
+		t.Errorf("exec ended with %+v, %v", st, err)
+	}
+	_, err = s.Exec(t.Context(), Exec{Args: []string{"no-such-program"}})
+	if exitCode(err) != ExitNotFound {
+		t.Errorf("exec of nothing: %v", err)
+	}
+	p, err = s.Exec(t.Context(), Exec{Args: []string{"sleep", "1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := p.Wait(t.Context()); err != nil || st.Signal != 9 {
+		t.Errorf("killed exec ended with %+v, %v", st, err)
+	}
+}
+
+func TestExecTerminal(t *testing.T) {
+	n := newFakeNode(t)
+	s := startTestTask(t, n, n.spec(3), Task{Args: []string{"sleep", "1000"}})
+	waitFor(t, "the task runs", s.Started())
+	master, slave, err := OpenTerminal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	p, err := s.Exec(t.Context(), Exec{Args: []string{"sh", "-c", "tty >/dev/null && echo terminal </dev/tty"}, TTY: true, Stdin: slave, Stdout: slave, Stderr: slave})
+	slave.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := io.ReadAll(master) // ends with EIO
+	if string(out) != "terminal\r\n" {
+		t.Errorf("exec printed %q", out)
+	}
+	if st, err := p.Wait(t.Context()); err != nil || st.Code != 0 {
+		t.Errorf("exec ended with %+v, %v", st, err)
+	}
+}
+
+// TestTaskSurroundings is what a task may have beside a command.
+func TestTaskSurroundings(t *testing.T) {
+	n := newFakeNode(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("mounted\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := LogConfig{Path: filepath.Join(t.TempDir(), "log")}
+	spec := n.spec(3)
+	spec.Resolver = true
+	s := startTestTask(t, n, spec, Task{
+		Args:    []string{"sh", "-c", "cat /run/data/file; touch /run/data/x || echo read-only; cat /run/secrets/key; ulimit -n; tty || echo no tty"},
+		Mounts:  []Mount{{Source: dir, Target: "/run/data", ReadOnly: true}},
+		Files:   []File{{Target: "/run/secrets/key", Data: []byte("secret\n"), Mode: 0o400}},
+		Ulimits: []Ulimit{{Name: "nofile", Soft: 77, Hard: 99}}, Log: log,
+	})
+	waitFor(t, "the task ends", s.Exited())
+	got := readTestLog(t, log, LogOptions{Stdout: true, Tail: -1})
+	if got != "1:mounted\n1:read-only\n1:secret\n1:77\n1:not a tty\n1:no tty\n" {
+		t.Errorf("the task prints:\n%s", got)
+	}
+}
+
+// TestDaemon runs a command that goes into the background.
+func TestDaemon(t *testing.T) {
+	n := newFakeNode(t)
+	log := LogConfig{Path: filepath.Join(t.TempDir(), "log")}
+	s := startTestTask(t, n, n.spec(3), Task{Args: []string{"sh", "-c", "(sleep 0.1; echo daemon; exec sleep 1000) & exit 0"}, Log: log})
+	n.wait("the daemon has written", func() bool {
+		b, _ := os.ReadFile(log.Path)
+		return strings.Contains(string(b), "daemon")
+	})
+	if pid, _ := s.Command(); pid != 0 && syscall.Kill(pid, 0) == nil {
+		t.Errorf("the command, %d, has not ended", pid)
+	}
+	p, err := s.Exec(t.Context(), Exec{Args: []string{"true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := p.Wait(t.Context()); err != nil || st.Code != 0 {
+		t.Errorf("exec ended with %+v, %v", st, err)
+	}
+	select {
+	case <-s.Exited():
+		t.Fatal("the task counts as ended while its daemon runs")
+	default:
+	}
+	if err := s.Stop(unix.SIGTERM, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the daemon ends", s.Exited())
+	if st := s.ExitStatus(); st.Code != 0 {
+		t.Errorf("exit status %+v", st)
+	}
+}
+
+// TestLogRotation reads across files, from the beginning and following.
+func TestLogRotation(t *testing.T) {
+	cfg := LogConfig{Path: filepath.Join(t.TempDir(), "log"), MaxSize: 2000, MaxFiles: 3}
+	w, err := newLogWriter(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lines = 200
+	end := make(chan struct{})
+	got := make(chan []string, 1)
+	go func() {
+		var seen []string
+		if err := ReadLogs(context.Background(), cfg, LogOptions{Stdout: true, Tail: -1, Follow: true, End: end}, func(l LogLine) error {
+			seen = append(seen, strings.TrimSpace(string(l.Data)))
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		got <- seen
+	}()
+	for i := range lines {
+		w.write(fmt.Appendf(nil, "line %d\n", i), Stdout)
+		time.Sleep(2 * time.Millisecond)
+	}
+	close(end)
+	seen := <-got
+	if len(seen) != lines || seen[lines-1] != fmt.Sprintf("line %d", lines-1) {
+		t.Errorf("followed %d of %d lines", len(seen), lines)
+	}
+	kept := strings.Count(readTestLog(t, cfg, LogOptions{Stdout: true, Tail: -1}), "\n")
+	if kept == 0 || kept >= lines {
+		t.Errorf("%d of %d lines are kept", kept, lines)
+	}
+	if err := RemoveLogs(cfg); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(cfg.Path + "*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	stop := errors.New("enough")
+	w.write([]byte("x\n"), Stdout)
+	if err := w.open(); err != nil {
+		t.Fatal(err)
+	}
+	w.write([]byte("x\n"), Stdout)
+	if err := ReadLogs(t.Context(), cfg, LogOptions{Stdout: true, Tail: -1}, func(LogLine) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("got %v, want the reader's own error", err)
+	}
+}
