@@ -106,6 +106,29 @@ func TestHijack(t *testing.T) {
 	}
 }
 
+// TestExecInputUnread: a client that still sends when the command ends, which
+// has not read, has its answer and is not reset.
+func TestExecInputUnread(t *testing.T) {
+	s, _ := serveContainers(t)
+	id := createExec(t, s.httpClient(t), `{"AttachStdin":true,"AttachStdout":true,"Cmd":["sh","-c","exec <&-; echo done"]}`)
+	conn, r, _ := s.raw(t, startRequest(id, upgrade, false))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for chunk := make([]byte, 64<<10); ; {
+			if _, err := conn.Write(chunk); err != nil {
+				return
+			}
+		}
+	}()
+	var out bytes.Buffer
+	if _, err := stdcopy.StdCopy(&out, &out, r); err != nil || out.String() != "done\n" {
+		t.Errorf("read %q, %v", out.String(), err)
+	}
+	_ = conn.Close()
+	<-sent
+}
+
 // TestExecDetachKeys: a client that passes the keys on, as those that are not
 // the docker CLI do.
 func TestExecDetachKeys(t *testing.T) {
