@@ -261,14 +261,22 @@ func (r *fakeRunner) TaskLogs(ctx context.Context, id string, o LogOptions, each
 	return nil
 }
 
-// checkPorts is a Config.CheckPorts of a node where 8099 is taken.
-func checkPorts(ports []directory.Port) error {
-	for _, p := range ports {
-		if p.Published == 8099 {
-			return errors.New("node n1 cannot publish port 8099/tcp: address already in use: choose another port, or stop what listens there")
+// checkPorts is a Config.CheckPorts of a node where 8099 is taken, and each port
+// that was asked for before.
+func checkPorts() func([]directory.Port) error {
+	var mu sync.Mutex
+	taken := map[uint16]bool{8099: true}
+	return func(ports []directory.Port) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, p := range ports {
+			if taken[p.Published] {
+				return fmt.Errorf("node n1 cannot publish port %d/%s: address already in use: choose another port, or stop what listens there", p.Published, p.Protocol)
+			}
+			taken[p.Published] = true
 		}
+		return nil
 	}
-	return nil
 }
 
 var _ TaskRunner = (*fakeRunner)(nil)

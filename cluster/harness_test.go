@@ -102,7 +102,7 @@ func childMain(conf string) int {
 	cfg.Hooks = childHooks{func(event string, data any) { write(0, event, nil, data) }}
 	if os.Getenv(tasksEnv) != "" {
 		cfg.Tasks = newFakeRunner(tasksDir(cfg), func(event string, data any) { write(0, event, nil, data) })
-		cfg.CheckPorts = checkPorts
+		cfg.CheckPorts = checkPorts()
 	}
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -40,12 +40,11 @@ func lowestPort() uint16 {
 
 // checkPublished refuses ports that a service cannot have on the nodes that
 // this manager knows. What SwarmKit refuses itself is left to it, for its words.
-// id is the service's, or empty for a new one.
-func (c *Cluster) checkPublished(ctx context.Context, ctl swarmapi.ControlClient, e *swarmapi.EndpointSpec, id string) error {
+func (c *Cluster) checkPublished(ctx context.Context, ctl swarmapi.ControlClient, e *swarmapi.EndpointSpec) error {
 	if e == nil || e.Mode == swarmapi.ResolutionModeDNSRoundRobin && hasIngressPort(e.Ports) {
 		return nil
 	}
-	ports, err := freshPorts(ctx, ctl, e.Ports, id)
+	ports, err := freshPorts(ctx, ctl, e.Ports)
 	if err != nil || len(ports) == 0 {
 		return err
 	}
@@ -80,9 +79,9 @@ func hasIngressPort(ports []*swarmapi.PortConfig) bool {
 	return false
 }
 
-// freshPorts are those of ports that are named and that no service has, the one
-// with this ID included.
-func freshPorts(ctx context.Context, ctl swarmapi.ControlClient, ports []*swarmapi.PortConfig, id string) ([]*swarmapi.PortConfig, error) {
+// freshPorts are those of ports that are named and that no service has on all
+// nodes: nobody listens there yet.
+func freshPorts(ctx context.Context, ctl swarmapi.ControlClient, ports []*swarmapi.PortConfig) ([]*swarmapi.PortConfig, error) {
 	type key struct {
 		port  uint32
 		proto swarmapi.PortConfig_Protocol
@@ -105,7 +104,7 @@ func freshPorts(ctx context.Context, ctl swarmapi.ControlClient, ports []*swarma
 			continue
 		}
 		for _, p := range s.Endpoint.Ports {
-			if s.ID == id || p.PublishMode == swarmapi.PublishModeIngress {
+			if p.PublishMode == swarmapi.PublishModeIngress {
 				delete(wanted, key{p.PublishedPort, p.Protocol})
 			}
 		}

@@ -229,6 +229,11 @@ func TestServiceUpdate(t *testing.T) {
 		}
 	}
 
+	n.awaitTasks("shut down", id, 3, func(t swarm.Task) bool {
+		_, was := old[t.ID]
+		return was && t.Status.State == swarm.TaskStateShutdown && t.Status.Err == ""
+	})
+
 	// One that fails goes back by itself.
 	spec.TaskTemplate.ContainerSpec.Image = "reject"
 	spec.UpdateConfig.FailureAction = swarm.UpdateFailureActionRollback
@@ -328,7 +333,7 @@ func TestServiceRefused(t *testing.T) {
 		"nat network":   {on("nat"), "network nat not found"},
 		"ingress":       {on("ingress"), `rpc error: code = InvalidArgument desc = Service cannot be explicitly attached to the ingress network "ingress"`},
 		"twice":         {on("plain_net", "plain_net"), "network plain_net is named twice"},
-		"dnsrr":         {func(s *swarm.ServiceSpec) { s.EndpointSpec = publish("ingress", 81); s.EndpointSpec.Mode = "dnsrr" }, "rpc error: code = InvalidArgument desc = EndpointSpec: port published with ingress mode can't be used with dnsrr mode"},
+		"dnsrr":         {func(s *swarm.ServiceSpec) { s.EndpointSpec = publish("ingress", 8099); s.EndpointSpec.Mode = "dnsrr" }, "rpc error: code = InvalidArgument desc = EndpointSpec: port published with ingress mode can't be used with dnsrr mode"},
 		"endpoint mode": {func(s *swarm.ServiceSpec) { s.EndpointSpec = &swarm.EndpointSpec{Mode: "foo"} }, `invalid resolution mode: "foo"`},
 		"taken port":    {func(s *swarm.ServiceSpec) { s.EndpointSpec = publish("ingress", 18080) }, "rpc error: code = InvalidArgument desc = port '18080' is already in use by service 'my-test' ("},
 		"busy port":     {func(s *swarm.ServiceSpec) { s.EndpointSpec = publish("ingress", 8099) }, "node n1 cannot publish port 8099/tcp: address already in use: choose another port"},

@@ -21,7 +21,7 @@ import (
 // the last argument says, and no credentials are kept.
 func (c *Cluster) CreateService(spec swarm.ServiceSpec, _ string, _ bool) (*swarm.ServiceCreateResponse, error) {
 	return onManager(context.Background(), c, func(ctx context.Context, ctl swarmapi.ControlClient) (*swarm.ServiceCreateResponse, error) {
-		s, err := c.serviceSpec(ctx, ctl, spec, "")
+		s, err := c.serviceSpec(ctx, ctl, spec)
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +50,7 @@ func (c *Cluster) UpdateService(input string, version uint64, spec swarm.Service
 		if err != nil {
 			return nil, err
 		}
-		s, err := c.serviceSpec(ctx, ctl, spec, current.ID)
+		s, err := c.serviceSpec(ctx, ctl, spec)
 		if err != nil {
 			return nil, err
 		}
@@ -67,9 +67,8 @@ func (c *Cluster) UpdateService(input string, version uint64, spec swarm.Service
 	})
 }
 
-// serviceSpec translates and checks the spec of the service with this ID, or of
-// a new one for an empty ID.
-func (c *Cluster) serviceSpec(ctx context.Context, ctl swarmapi.ControlClient, spec swarm.ServiceSpec, id string) (*swarmapi.ServiceSpec, error) {
+// serviceSpec translates and checks the spec of a service.
+func (c *Cluster) serviceSpec(ctx context.Context, ctl swarmapi.ControlClient, spec swarm.ServiceSpec) (*swarmapi.ServiceSpec, error) {
 	if c.cfg.Tasks == nil {
 		return nil, errNoServices
 	}
@@ -94,7 +93,7 @@ func (c *Cluster) serviceSpec(ctx context.Context, ctl swarmapi.ControlClient, s
 	if err := checkServiceSpec(&s); err != nil {
 		return nil, err
 	}
-	return &s, c.checkPublished(ctx, ctl, s.Endpoint, id)
+	return &s, c.checkPublished(ctx, ctl, s.Endpoint)
 }
 
 // checkRuntime refuses what is no command.
