@@ -42,7 +42,7 @@ func (r *dnsRole) run(ctx context.Context, ready func()) error {
 	}
 	tcp, err := net.Listen("tcp", r.spec.Listen.String())
 	if err != nil {
-		udp.Close()
+		_ = udp.Close()
 		return err
 	}
 	ready()
@@ -88,7 +88,7 @@ func dnsSnapshot() *directory.Snapshot {
 
 // serveUpstream answers every question with one address.
 func serveUpstream(ctx context.Context, udp net.PacketConn) error {
-	stop := context.AfterFunc(ctx, func() { udp.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = udp.Close() })
 	defer stop()
 	in := make([]byte, dns.MaxMsgSize)
 	for {

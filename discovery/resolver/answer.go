@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -38,7 +39,7 @@ func (c *client) known(q *query) *dns.Msg {
 		return c.reverse(q, networks, addr)
 	}
 	if r, on := find(networks, q.name); r != nil {
-		return c.addresses(q, append(r.v4[:len(r.v4):len(r.v4)], r.v6...), on.snap.Version)
+		return c.addresses(q, append(slices.Clip(r.v4), r.v6...), on.snap.Version)
 	}
 	return c.service(q, networks)
 }

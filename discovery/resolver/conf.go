@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,12 +67,7 @@ func (c Conf) Upstreams() []netip.AddrPort {
 // NdotsSet reports whether the options say how many dots make a name absolute;
 // see [Scope].
 func (c Conf) NdotsSet() bool {
-	for _, o := range c.Options {
-		if validNdots(o) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.Options, validNdots)
 }
 
 func validNdots(option string) bool {

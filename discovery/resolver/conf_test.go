@@ -22,14 +22,16 @@ func TestResolvConf(t *testing.T) {
 			"usual",
 			"# made by somebody\nnameserver 192.0.2.53\nnameserver 127.0.0.53\nsearch example.com corp.example\noptions edns0 trust-ad\n",
 			"nameserver 127.0.0.11\nsearch example.com corp.example\noptions edns0 trust-ad ndots:0\n",
-			[]string{"192.0.2.53", "127.0.0.53"}, false,
+			[]string{"192.0.2.53", "127.0.0.53"},
+			false,
 		},
 		{
 			"ndots is kept, the last search counts, three servers do",
 			"nameserver 192.0.2.1\nnameserver nonsense\nnameserver 2001:db8::1\nnameserver fe80::1%eth0\nnameserver 192.0.2.4\n" +
 				"domain a.example\nsearch b.example\noptions ndots:2\n",
 			"nameserver 127.0.0.11\nsearch b.example\noptions ndots:2\n",
-			[]string{"192.0.2.1", "2001:db8::1", "fe80::1%eth0"}, true,
+			[]string{"192.0.2.1", "2001:db8::1", "fe80::1%eth0"},
+			true,
 		},
 		{
 			"nonsense",

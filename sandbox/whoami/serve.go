@@ -136,7 +136,7 @@ func (s *server) echo(ctx context.Context, conn net.Conn) {
 // serveDatagrams answers each UDP datagram with a line and the datagram, as far
 // as it fits.
 func (s *server) serveDatagrams(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { s.datagram.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = s.datagram.Close() })
 	defer stop()
 	in := make([]byte, maxDatagram)
 	for {

@@ -97,7 +97,7 @@ func serve(ctx context.Context) error {
 	}
 	tcp, err := net.Listen("tcp", *listen)
 	if err != nil {
-		udp.Close()
+		_ = udp.Close()
 		return fmt.Errorf("-serve: %w", err)
 	}
 	return bench.ServeDNS(ctx, to, udp, tcp)
