@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -112,7 +113,12 @@ type program struct {
 // sbin is where Debian has nginx, and an ordinary user's PATH does not look.
 const sbin = "/usr/local/sbin:/usr/sbin:/sbin"
 
+// chooseProgram takes nginx if the machine has it. Started by root it would
+// change its files' owner and its user, and a sandbox has one user only.
 func chooseProgram() program {
+	if os.Geteuid() == 0 {
+		return program{image: "ovnd/whoami"}
+	}
 	if _, err := exec.LookPath("nginx"); err == nil {
 		return program{image: "nginx", log: nginxLog}
 	}
