@@ -29,14 +29,14 @@ type containers struct{ *sandboxes }
 func (c containers) Containers() []api.Container {
 	c.mu.Lock()
 	list := make([]api.Container, 0, len(c.byID))
+	inits := make([]int, 0, len(c.byID))
 	for _, st := range c.byID {
 		list = append(list, c.describeLocked(st))
+		inits = append(inits, st.initPID)
 	}
 	c.mu.Unlock()
 	for i := range list {
-		if len(list[i].Args) == 0 {
-			askProcess(&list[i]) // reads /proc: not under the lock
-		}
+		askProcess(&list[i], inits[i]) // reads /proc: not under the lock
 	}
 	return list
 }

@@ -139,10 +139,18 @@ func (st *sandboxState) containerNetworks() []api.ContainerNetwork {
 	return list
 }
 
-// askProcess fills in what only the process itself knows of a container: the
-// command, and by it what stands for an image.
-func askProcess(c *api.Container) {
+// askProcess fills in what only the processes themselves know: the command of
+// an `ovnd run`, and by it what stands for an image. The process of a container
+// whose command went into the background and ended is its init.
+func askProcess(c *api.Container, initPID int) {
 	if c.State.PID == 0 {
+		return
+	}
+	if parent, ok := parentOf(c.State.PID); !ok || parent != initPID {
+		c.State.PID = initPID
+		return
+	}
+	if len(c.Args) > 0 {
 		return
 	}
 	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.State.PID), "cmdline"))
