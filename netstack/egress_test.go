@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -38,9 +39,9 @@ func newOutlet(t *testing.T, cfg EgressConfig) *outlet {
 	o := &outlet{t: t}
 	cfg.Gateway, cfg.MTU = gateway, 1500
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
-	// An ICMP error may be longer than the frame that it is about; Deliver does
-	// not keep what it gets.
-	cfg.Send = func(frames [][]byte) { carryTo(o.sandbox.link, frames) }
+	// A stack that is told at once of an error about what it sends would wait
+	// for itself: there is a queue between the two.
+	cfg.Send = queue(t, func(frames [][]byte) { carryTo(o.sandbox.link, frames) })
 	var err error
 	if o.Egress, err = NewEgress(cfg); err != nil {
 		t.Fatal(err)
@@ -66,6 +67,37 @@ func carryTo(l *Link, frames [][]byte) {
 		}
 		if plan, err := pkt.NewPlan(pkt.ParseMeta(f), ip); err == nil {
 			l.Deliver(f, plan.Count())
+		}
+	}
+}
+
+// queue returns a function that copies frames for a goroutine which carries them.
+func queue(t *testing.T, carry func([][]byte)) func([][]byte) {
+	frames := make(chan [][]byte, 1024)
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case f := <-frames:
+				carry(f)
+			case <-done:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(done)
+		<-ended
+	})
+	return func(lent [][]byte) {
+		own := make([][]byte, 0, len(lent))
+		for _, f := range lent {
+			own = append(own, bytes.Clone(f))
+		}
+		select {
+		case frames <- own:
+		case <-done:
 		}
 	}
 }
@@ -171,14 +203,10 @@ func TestEgressTCP(t *testing.T) {
 // idle waits until no connection is left.
 func (o *outlet) idle() {
 	o.t.Helper()
-	var st EgressStats
-	for range 500 {
-		if st = o.Stats(); st.Active == 0 && st.Dialing == 0 {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	o.t.Errorf("connections are left: %+v", st)
+	eventually(o.t, "no connection is left", func() bool {
+		st := o.Stats()
+		return st.Active == 0 && st.Dialing == 0
+	})
 }
 
 // TestEgressRefused: what cannot be reached is refused at once, and nobody is
@@ -217,7 +245,7 @@ func TestEgressRefused(t *testing.T) {
 // the gateway.
 func TestEgressOtherSandbox(t *testing.T) {
 	o := newOutlet(t, EgressConfig{})
-	if _, err := o.dial(netip.MustParseAddrPort("172.18.0.3:80")); err == nil || !strings.Contains(err.Error(), "unreachable") {
+	if _, err := o.dial(netip.MustParseAddrPort("172.18.0.3:80")); err == nil || !strings.Contains(err.Error(), "no route to host") {
 		t.Errorf("dial: %v", err)
 	}
 	if st := o.Stats(); st.Refused == 0 || st.Connections != 0 {
@@ -234,18 +262,27 @@ func TestEgressPing(t *testing.T) {
 	}
 	received := o.sandbox.Stats().ICMP.V4.PacketsReceived
 	for i, to := range []string{"192.0.2.1", "169.254.169.254"} {
-		time.Sleep(2 * errorInterval)
 		o.link.Deliver(pingFrom(o.sandbox.addr, netip.MustParseAddr(to)), 1)
-		if n := received.DstUnreachable.Value(); n != uint64(i+1) {
-			t.Errorf("ping %s: %d errors, want %d", to, n, i+1)
-		}
+		eventually(t, "an error about "+to, func() bool { return received.DstUnreachable.Value() == uint64(i+1) })
 	}
 	o.link.Deliver(pingFrom(o.sandbox.addr, gateway.Addr()), 1)
-	if n := received.EchoReply.Value(); n != 1 {
-		t.Errorf("%d echo replies, want the gateway's", n)
-	}
+	eventually(t, "the gateway's reply", func() bool { return received.EchoReply.Value() == 1 })
 	if st := o.Stats(); st.PingsDenied != 1 || st.Refused != 1 || st.Pings != 0 || st.ActiveFlows != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestErrorLimit: a burst, and then no more than the rate.
+func TestErrorLimit(t *testing.T) {
+	var l errorLimit
+	began, sent := time.Now(), 0
+	for range 10000 {
+		if l.allow() {
+			sent++
+		}
+	}
+	if most := errorBurst + 1 + int(time.Since(began)/errorInterval); sent < errorBurst || sent > most {
+		t.Errorf("%d allowed, want %d to %d", sent, errorBurst, most)
 	}
 }
 
@@ -360,12 +397,7 @@ func TestEgressUDPRefused(t *testing.T) {
 		o := newOutlet(t, EgressConfig{HostLoopback: test.loopback, Refuse: func(a netip.Addr) bool { return a == far.Addr() }})
 		_, _ = o.datagrams(test.to).Write([]byte("x"))
 		told := o.sandbox.Stats().ICMP.V4.PacketsReceived.DstUnreachable
-		for i := 0; told.Value() == 0 && i < 300; i++ {
-			time.Sleep(10 * time.Millisecond)
-		}
-		if told.Value() != 1 {
-			t.Errorf("%+v: %d ICMP errors, want 1; %+v", test, told.Value(), o.Stats())
-		}
+		eventually(t, fmt.Sprintf("%+v: an ICMP error", test), func() bool { return told.Value() == 1 })
 	}
 }
 

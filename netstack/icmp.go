@@ -21,15 +21,28 @@ import (
 // RFC 4443 §4.1).
 const icmpHeaderLen = 8
 
-// errorInterval is the least time between two ICMP errors (RFC 1812 §4.3.2.8).
-const errorInterval = time.Millisecond
+// ICMP errors are limited (RFC 1812 §4.3.2.8), as Linux does: to one each
+// errorInterval, and up to errorBurst at once.
+const (
+	errorInterval = time.Millisecond
+	errorBurst    = 50
+)
 
-// An errorLimit says when an ICMP error may be sent.
-type errorLimit struct{ last atomic.Int64 }
+// An errorLimit says whether an ICMP error may be sent. It holds the time at
+// which all errors so far were due, in nanoseconds.
+type errorLimit struct{ due atomic.Int64 }
 
 func (l *errorLimit) allow() bool {
-	now, last := time.Now().UnixNano(), l.last.Load()
-	return now-last >= int64(errorInterval) && l.last.CompareAndSwap(last, now)
+	for {
+		now, was := time.Now().UnixNano(), l.due.Load()
+		due := max(was, now) + int64(errorInterval)
+		if due-now > errorBurst*int64(errorInterval) {
+			return false
+		}
+		if l.due.CompareAndSwap(was, due) {
+			return true
+		}
+	}
 }
 
 // An echoRequest is an echo request of either ICMP.
