@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -30,9 +32,9 @@ func lowestPort() uint16 {
 	if err != nil {
 		return uint16(start)
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
 	err = unix.Bind(fd, &unix.SockaddrInet4{Port: int(start) - 1, Addr: [4]byte{127, 0, 0, 1}})
-	if err == unix.EACCES || err == unix.EPERM {
+	if errors.Is(err, fs.ErrPermission) {
 		return uint16(start)
 	}
 	return 0 // bound, or taken: in either case permitted

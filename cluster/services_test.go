@@ -66,7 +66,7 @@ func TestServiceLifecycle(t *testing.T) {
 	}
 
 	// More tasks leave those that run alone.
-	spec.Mode.Replicated.Replicas = ptr(uint64(5))
+	spec.Mode.Replicated.Replicas = new(uint64(5))
 	n.must(request{Op: "update", Target: "my-test", Service: spec}, nil)
 	more := n.awaitTasks("scaled up", id, 5, running)
 	for old := range tasks {
@@ -77,7 +77,7 @@ func TestServiceLifecycle(t *testing.T) {
 	if err := n.call(request{Op: "update", Target: "my-test", Service: spec, Force: true}, nil); !strings.Contains(err, "update out of sequence") {
 		t.Errorf("update of an old version: %q", err)
 	}
-	spec.Mode.Replicated.Replicas = ptr(uint64(1))
+	spec.Mode.Replicated.Replicas = new(uint64(1))
 	n.must(request{Op: "update", Target: "my-test", Service: spec}, nil)
 	n.awaitTasks("scaled down", id, 1, nil)
 
@@ -141,8 +141,6 @@ func checkMyTest(t *testing.T, got *Task, task swarm.Task) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 // What goes wrong with a task is said in its history.
 func TestTaskFailures(t *testing.T) {
 	withTasks(t)
@@ -183,7 +181,7 @@ func TestTaskFailures(t *testing.T) {
 
 	spec := testService("stubborn-policy", "end", 1, "7", "10ms")
 	spec.TaskTemplate.RestartPolicy.Condition = swarm.RestartPolicyConditionOnFailure
-	spec.TaskTemplate.RestartPolicy.MaxAttempts = ptr(uint64(2))
+	spec.TaskTemplate.RestartPolicy.MaxAttempts = new(uint64(2))
 	id := n.create(spec)
 	n.awaitTasks("restarts", id, 3, inState(swarm.TaskStateFailed))
 	time.Sleep(500 * time.Millisecond)

@@ -193,5 +193,5 @@ func checkServiceSpec(s *swarmapi.ServiceSpec) error {
 
 // swarmScopeOnly is Docker's answer to a service on a network of one host.
 func swarmScopeOnly(name string) error {
-	return errdefs.Forbidden(fmt.Errorf("The network %s cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver.", name)) //nolint:staticcheck // Docker's words
+	return errdefs.Forbidden(fmt.Errorf("The network %s cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver.", name)) //nolint:staticcheck,revive // Docker's words
 }

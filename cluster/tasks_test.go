@@ -174,7 +174,7 @@ func TestSecretsAndConfigs(t *testing.T) {
 func TestJobs(t *testing.T) {
 	m, _, _ := threeNodes(t)
 	job := testService("job", "end", 0, "0", "30ms")
-	job.Mode = swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{MaxConcurrent: ptr(uint64(2)), TotalCompletions: ptr(uint64(5))}}
+	job.Mode = swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{MaxConcurrent: new(uint64(2)), TotalCompletions: new(uint64(5))}}
 	job.TaskTemplate.RestartPolicy.Condition = swarm.RestartPolicyConditionOnFailure
 	job.UpdateConfig = nil
 	m.awaitTasks("replicated job", m.create(job), 5, inState(swarm.TaskStateComplete))
@@ -325,7 +325,7 @@ func TestGracefulStopEndsTasks(t *testing.T) {
 			t.Errorf("calls: %s", got)
 		}
 	}
-	w3 = w3.again().ready()
+	w3.again().ready()
 	m.awaitTasks("running again", id, 1, running)
 	m.awaitTasks("running again", webID, 3, running)
 }

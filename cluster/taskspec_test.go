@@ -173,7 +173,8 @@ func TestCheckPortStart(t *testing.T) {
 	const ready = swarmapi.NodeStatus_READY
 	nodes := []*swarmapi.Node{
 		node("root", "0", ready), node("docker", "", ready), node("user", "1024", ready),
-		node("down", "65535", swarmapi.NodeStatus_DOWN), {Status: swarmapi.NodeStatus{State: ready}},
+		node("down", "65535", swarmapi.NodeStatus_DOWN),
+		{Status: swarmapi.NodeStatus{State: ready}},
 	}
 	port := func(n uint32, mode swarmapi.PortConfig_PublishMode) *swarmapi.PortConfig {
 		return &swarmapi.PortConfig{PublishedPort: n, TargetPort: 80, PublishMode: mode}
