@@ -3,9 +3,12 @@
 //
 // What a node has is answered as Docker answers it: networks, nodes, the
 // swarm, services, tasks, secrets, configs, events, /info, /version, /_ping,
-// with and without a version prefix such as /v1.50. What it does not have
-// (images, volumes, containers' life cycle, plugins, builds) is refused with
-// status 501 and a message that says so. Errors are Docker's: {"message": "…"}.
+// with and without a version prefix such as /v1.50. Tasks and the processes of
+// `ovnd run` are its containers: /containers and /exec list and inspect them,
+// read their logs, run commands in them, stop, kill and wait for them. What a
+// node does not have (images, volumes, creating containers, plugins, builds) is
+// refused with status 501 and a message that says so. Errors are Docker's:
+// {"message": "…"}.
 //
 // ovnd's own calls lie under /ovnd/; their bodies are in api/types and a client
 // for them is in api/client:

@@ -269,14 +269,13 @@ func (f *fakeContainers) ContainerProcesses(id string) ([]int, error) {
 
 // fakeExec is a command with its pipes or terminal.
 type fakeExec struct {
-	cmd           *exec.Cmd
-	in            io.WriteCloser
-	out, errOut   io.Reader
-	master        *os.File
-	ours          []io.Closer
-	ended         chan struct{}
-	code          int
-	rows, columns uint16
+	cmd         *exec.Cmd
+	in          io.WriteCloser
+	out, errOut io.Reader
+	master      *os.File
+	ours        []io.Closer
+	ended       chan struct{}
+	code        int
 }
 
 func (f *fakeContainers) ContainerExec(_ context.Context, id string, e ExecConfig) (ExecProcess, error) {

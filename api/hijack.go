@@ -105,12 +105,9 @@ func (h *hijacked) gone() bool {
 	return err != nil || hungUp
 }
 
-// frameHeader is the length of the header of a frame: the stream's number,
-// three zeros, the length of the data in big endian.
-const frameHeader = 8
-
 // A multiplexer puts several streams onto one connection, in frames as
-// stdcopy reads them.
+// stdcopy reads them: the stream's number, three zeros, the length of the data
+// in four bytes of big endian, the data.
 type multiplexer struct {
 	mu  sync.Mutex
 	w   io.Writer

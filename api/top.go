@@ -108,7 +108,7 @@ const (
 // the default, aux, and -o with a list of columns.
 func parsePS(args string) ([]psColumn, error) {
 	list, formatted := "", false
-	for _, word := range strings.Fields(args) {
+	for word := range strings.FieldsSeq(args) {
 		switch {
 		case formatted:
 			list = strings.Trim(list+","+word, ",")

@@ -107,7 +107,7 @@ func (c containers) ContainerStop(ctx context.Context, id string, opts api.StopO
 		return c.stopped(ctx, st, session, sig)
 	}
 	if st.task != nil {
-		tasks{c.sandboxes}.drain(ctx, st)
+		tasks(c).drain(ctx, st)
 	}
 	if err := session.Stop(sig, grace); err != nil {
 		return err
@@ -196,7 +196,7 @@ func (c containers) ended(ctx context.Context, st *sandboxState, session *sandbo
 	if st.task != nil {
 		select {
 		case <-st.task.gone:
-			e := tasks{c.sandboxes}.exitOf(st)
+			e := tasks(c).exitOf(st)
 			return api.ExitStatus{Code: e.Code, Error: e.Error, FinishedAt: e.FinishedAt}, nil
 		case <-ctx.Done():
 			return api.ExitStatus{}, ctx.Err()

@@ -72,7 +72,7 @@ func (s *sandboxes) publishedAt() netip.Addr {
 // containerPorts are the ports of a task: those in ingress mode, which its node
 // does not lead to it alone, as Docker shows ports that are only exposed.
 func (st *sandboxState) containerPorts(at netip.Addr) []api.ContainerPort {
-	var ports []api.ContainerPort
+	ports := make([]api.ContainerPort, 0, len(st.Task.Task.Ports))
 	for _, p := range ingressPorts(&st.Task.Task) {
 		ports = append(ports, api.ContainerPort{Protocol: p.Protocol.String(), Target: p.Target})
 	}
