@@ -330,7 +330,37 @@ func TestVIPGivesUpClients(t *testing.T) {
 	}()
 	eventually(t, "the handshake is given up", func() bool { return l.b.Stats().Abandoned == 1 })
 	eventually(t, "the backend is told", func() bool { return ended.Load() == 1 })
-	client.Stack.Close()
+	client.Close()
+}
+
+// TestVIPKeepsIdleConnections, and notices when an end has vanished.
+func TestVIPKeepsIdleConnections(t *testing.T) {
+	// The five questions take longer than the half second within which a stack
+	// answers such segments but once.
+	l := newLAN(t, func(c *BalancerConfig) { c.KeepAlive = 600 * time.Millisecond })
+	h := l.addBackend("10.10.0.11")
+	ended := make(chan error, 1)
+	serveTCP(t, h, 80, func(c net.Conn) {
+		_, err := io.Copy(c, c)
+		ended <- err
+	})
+	client := l.addHost("10.10.0.20")
+	l.publish()
+	c, err := dialVIP(t, client, 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	say(t, c, "hello")
+	before := l.b.Stats().Link.In
+	eventually(t, "both ends have been asked a few times", func() bool { return l.b.Stats().Link.In >= before+4 })
+	if got := say(t, c, "again"); got != "again" {
+		t.Errorf("answer %q", got)
+	}
+	l.cut(client.addr)
+	if err := <-ended; err == nil {
+		t.Error("the backend saw the end of a client that has vanished")
+	}
 }
 
 // TestVIPsComeAndGo with the services that have them.

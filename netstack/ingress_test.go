@@ -8,11 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ovnd/ovnd/discovery/directory"
 )
@@ -339,4 +342,62 @@ func TestPortForward(t *testing.T) {
 	if _, err := askHost(t, cfg.Port.Published); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("after its end: %v", err)
 	}
+}
+
+// TestHostPortWithoutDescriptors waits until the process has some again.
+func TestHostPortWithoutDescriptors(t *testing.T) {
+	port := directory.Port{Protocol: directory.TCP, Published: freePort(t)}
+	h, err := listenAt([]netip.Addr{loopback}, port, slog.New(slog.DiscardHandler), func(context.Context) (net.Conn, error) {
+		near, far := net.Pipe()
+		go echo(far)
+		return near, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	defer h.reset()
+	defer h.close()
+	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 0, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Connect(client, &unix.SockaddrInet4{Port: int(port.Published), Addr: loopback.As4()})
+	time.Sleep(20 * time.Millisecond) // the listener meets the limit more than once
+	if rerr := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || rerr != nil {
+		t.Fatal(err, rerr)
+	}
+	f := os.NewFile(uintptr(client), "client")
+	defer f.Close()
+	if _, err := f.WriteString("hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 6)
+	if _, err := io.ReadFull(f, buf); err != nil || string(buf) != "hello\n" {
+		t.Errorf("read %q: %v", buf, err)
+	}
+}
+
+// FuzzIgnores: whatever a sandbox sends, only echo requests for VIPs that are
+// not ready are ignored.
+func FuzzIgnores(f *testing.F) {
+	var table vipTable
+	table.init()
+	table.ready.Store(&map[netip.Addr]bool{vipA: false})
+	f.Add([]byte{0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0, 0, 10, 10, 0, 20, 10, 10, 0, 3, 8, 0, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte{0x45})
+	f.Add([]byte{0x60, 0, 0, 0, 0, 0, 58, 64})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if table.ignores(b) && (b[0]>>4 != 4 || b[9] != 1 || netip.AddrFrom4([4]byte(b[16:20])) != vipA) {
+			t.Errorf("%x is ignored", b)
+		}
+	})
 }

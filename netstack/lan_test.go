@@ -3,6 +3,7 @@ package netstack
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -151,10 +152,7 @@ func (l *lan) publish() *directory.Snapshot {
 
 func (l *lan) snapshot() *directory.Snapshot {
 	l.version++
-	snap := &directory.Snapshot{Version: l.version, ID: "net-id", Name: "net", MTU: 1450, Endpoints: make(map[netip.Addr]*directory.Endpoint)}
-	for a, ep := range l.eps {
-		snap.Endpoints[a] = ep
-	}
+	snap := &directory.Snapshot{Version: l.version, ID: "net-id", Name: "net", MTU: 1450, Endpoints: maps.Clone(l.eps)}
 	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)
 	return snap
 }

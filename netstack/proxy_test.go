@@ -17,7 +17,7 @@ import (
 )
 
 // serveTCP has h serve each connection to port with handle.
-func serveTCP(t *testing.T, h *host, port uint16, handle func(net.Conn)) {
+func serveTCP(t *testing.T, h *host, port uint16, handle func(net.Conn)) io.Closer {
 	t.Helper()
 	l, err := gonet.ListenTCP(h.Stack, h.full(port), h.protocol())
 	if err != nil {
@@ -38,9 +38,10 @@ func serveTCP(t *testing.T, h *host, port uint16, handle func(net.Conn)) {
 	})
 	t.Cleanup(func() {
 		l.Close()
-		h.Stack.Close()
+		h.Close()
 		work.Wait()
 	})
+	return l
 }
 
 // nameOf answers each connection with the host's address.
@@ -93,6 +94,63 @@ func TestVIPTakesTurns(t *testing.T) {
 	eventually(t, "no connection is open", func() bool { return l.b.Stats().Active == 0 })
 	if st := l.b.Stats(); st.Connections != 30 || st.NoBackend != 0 || st.Handshakes != 0 {
 		t.Errorf("stats %+v", st)
+	}
+}
+
+// TestVIPUnderLoad: turns are exact for clients that come all at once, and when a
+// backend ends, whom it has not accepted does not notice.
+func TestVIPUnderLoad(t *testing.T) {
+	l := newLAN(t)
+	addrs := []string{"10.10.0.11", "10.10.0.12", "10.10.0.13"}
+	var doomed io.Closer
+	for i, addr := range addrs {
+		h := l.addBackend(addr)
+		c := serveTCP(t, h, 80, nameOf(h))
+		if i == 0 {
+			doomed = c
+		}
+	}
+	client := l.addHost("10.10.0.20")
+	l.publish()
+	const requests = 15
+	load := func() (got map[string]int, broken int) {
+		got = make(map[string]int)
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for range 24 {
+			all.Go(func() {
+				for range requests {
+					c, err := dialVIP(t, client, 80)
+					if err != nil {
+						t.Errorf("VIP: %v", err)
+						return
+					}
+					name, err := io.ReadAll(c)
+					c.Close()
+					mu.Lock()
+					if got[string(name)]++; err != nil {
+						broken++
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
+		return got, broken
+	}
+	got, broken := load()
+	if broken > 0 {
+		t.Errorf("%d connections were broken", broken)
+	}
+	for _, addr := range addrs {
+		if got[addr] != 24*requests/3 {
+			t.Errorf("turns %v", got)
+		}
+	}
+	time.AfterFunc(20*time.Millisecond, func() { doomed.Close() })
+	// What waits in its queue to be accepted has reached it.
+	if _, broken := load(); broken > 10 {
+		t.Errorf("%d connections were broken", broken)
 	}
 }
 

@@ -83,6 +83,7 @@ func TestTurnsGoOnWhenBackendsChange(t *testing.T) {
 	ts := newTurns()
 	ts.update(serviceOf(1, 10, 20, 30))
 	for nextHost(t, ts) != 20 {
+		continue
 	}
 	ts.update(serviceOf(2, 10, 25, 30)) // 20, whose turn was last, is replaced
 	for _, want := range []byte{25, 30, 10, 25} {
