@@ -113,15 +113,21 @@ func (c *Cluster) GetNetworks(ctx context.Context) ([]network.Inspect, error) {
 }
 
 // GetNetwork returns the network with this ID, name or ID prefix, in this
-// order, as GetNetworks does.
+// order, as GetNetworks does. On a manager it also knows, by name, SwarmKit's
+// stand-ins for each host's own networks: the command line asks for the ID of
+// bridge before it creates a service on it.
 func (c *Cluster) GetNetwork(ctx context.Context, input string) (network.Inspect, error) {
-	nets, err := c.apiNetworks(ctx)
+	nets, err := c.knownNetworks(ctx)
 	if err != nil {
 		return network.Inspect{}, err
 	}
-	n, err := pickNetwork(nets, input)
+	n, err := pickNetwork(usersOnly(nets), input)
 	if err != nil {
-		return network.Inspect{}, err
+		i := slices.IndexFunc(nets, func(n *swarmapi.Network) bool { return n.Spec.Annotations.Name == input })
+		if i < 0 || !isNotFound(err) {
+			return network.Inspect{}, err
+		}
+		n = nets[i]
 	}
 	return convert.NetworkInspectFromGRPC(*n)
 }
@@ -162,24 +168,29 @@ func (c *Cluster) Networks() []Network {
 	return out
 }
 
-// apiNetworks are the networks known here that users may see.
-func (c *Cluster) apiNetworks(ctx context.Context) ([]*swarmapi.Network, error) {
-	var nets []*swarmapi.Network
+// knownNetworks are the networks known here, SwarmKit's stand-ins among them.
+func (c *Cluster) knownNetworks(ctx context.Context) ([]*swarmapi.Network, error) {
 	if _, err := c.controlClient(); err == nil {
-		nets, err = onManager(ctx, c, func(ctx context.Context, ctl swarmapi.ControlClient) ([]*swarmapi.Network, error) {
+		return onManager(ctx, c, func(ctx context.Context, ctl swarmapi.ControlClient) ([]*swarmapi.Network, error) {
 			resp, err := ctl.ListNetworks(ctx, &swarmapi.ListNetworksRequest{})
 			if err != nil {
 				return nil, err
 			}
 			return resp.Networks, nil
 		})
-		if err != nil {
-			return nil, err
-		}
-	} else {
-		for _, n := range c.Networks() {
-			nets = append(nets, networkToAPI(n))
-		}
+	}
+	var nets []*swarmapi.Network
+	for _, n := range c.Networks() {
+		nets = append(nets, networkToAPI(n))
+	}
+	return nets, nil
+}
+
+// apiNetworks are the networks known here that users may see.
+func (c *Cluster) apiNetworks(ctx context.Context) ([]*swarmapi.Network, error) {
+	nets, err := c.knownNetworks(ctx)
+	if err != nil {
+		return nil, err
 	}
 	nets = usersOnly(nets)
 	slices.SortFunc(nets, func(a, b *swarmapi.Network) int {

@@ -358,8 +358,10 @@ func TestServiceRefused(t *testing.T) {
 	// bridge, no name at all, and what Docker nodes run is not ovnd's affair.
 	web.TaskTemplate.ForceUpdate = 1
 	n.must(request{Op: "update", Target: "my-test", Service: web}, nil)
+	var bridge network.Inspect
+	n.must(request{Op: "network", Target: "bridge"}, &bridge)
 	bridged := testService("", "nginx", 1)
-	on("bridge")(&bridged)
+	on(bridge.ID)(&bridged)
 	id := n.create(bridged)
 	for _, task := range n.awaitTasks("on bridge alone", id, 1, running) {
 		if nets := n.prepared(task.ID).Networks; len(nets) != 0 {
