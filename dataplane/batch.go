@@ -52,7 +52,7 @@ type transmitter struct {
 	sw      *Switch
 	worker  int
 	sender  *udp.Sender
-	toobig  tooBig
+	toobig  icmpError
 	batches [maxBatches]batch
 	open    int // batches in use
 	bytes   int // in them
@@ -60,6 +60,9 @@ type transmitter struct {
 	// the batch of the last packet, and 0 for none.
 	flows [256]uint8
 	frame [prefixLen + encap.NDLen]byte // of ARP and ND
+
+	unreachable icmpError
+	absent      absentees
 	// defers has what is originated for a stack put aside in deferred, since its
 	// own goroutine is sending: it would come back here.
 	defers   bool

@@ -92,6 +92,7 @@ func (f *forwarder) toNeighbour(n *network, p *Port, ip encap.IP, plan pkt.Plan,
 	}
 	if len(n.learn) == 0 {
 		f.drop(p, DropNoEndpoint, plan.Count())
+		f.tx.answerAbsent(n, p, ip)
 		return
 	}
 	held, ask := n.neighbours.hold(dst, src, p.cfg.MAC, frame, plan.Count())

@@ -115,6 +115,44 @@ func TestIsolation(t *testing.T) {
 	w.closed()
 }
 
+// TestAbsent: a connection to an address that nobody has fails when its SYN is
+// repeated; one to an address that appears meanwhile does not.
+func TestAbsent(t *testing.T) {
+	w := twoNodes(t, 1500, false)
+	w.network("net", 4097, 1450, "10.10.0.0/16")
+	a := w.nodes[0].sandbox("sa", "net", "10.10.0.3/16")
+	dial := func(addr string) (c net.Conn, err error) {
+		_ = a.host.Do(func() error {
+			c, err = net.DialTimeout("tcp", net.JoinHostPort(addr, "80"), 10*time.Second)
+			return nil
+		})
+		return c, err
+	}
+	began := time.Now()
+	if _, err := dial("10.10.0.77"); !errors.Is(err, unix.EHOSTUNREACH) || time.Since(began) < absentWait || time.Since(began) > 5*time.Second {
+		t.Errorf("nobody: %v after %v", err, time.Since(began))
+	}
+	late := make(chan error, 1)
+	go func() {
+		c, err := dial("10.10.0.4")
+		if err == nil {
+			c.Close()
+		}
+		late <- err
+	}()
+	w.nodes[0].drops(DropNoEndpoint, 3)
+	b := w.nodes[1].sandbox("sb", "net", "10.10.0.4/16")
+	var l net.Listener
+	if err := b.host.Do(func() (err error) { l, err = net.Listen("tcp", "10.10.0.4:80"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := <-late; err != nil {
+		t.Errorf("an address that appeared: %v", err)
+	}
+	w.closed()
+}
+
 // TestManyPorts has several queues and workers, and a port that comes and goes
 // while traffic flows.
 func TestManyPorts(t *testing.T) {

@@ -64,7 +64,8 @@ func newInjector(s *Switch, worker int) *injector {
 
 // AddStackPort starts to forward to and from a stack. The port's network may be
 // set later. An address that another port of the network has is an error, and so
-// is a second port that asks for VIPs or to be hub.
+// is a second port that asks for VIPs or to be hub. Deliver may be called before
+// AddStackPort returns.
 func (s *Switch) AddStackPort(cfg StackPortConfig) (*StackPort, error) {
 	if cfg.Deliver == nil || len(cfg.Addrs) == 0 {
 		return nil, fmt.Errorf("data plane: stack port %s: an address and a way to deliver are needed", cfg.Name)

@@ -37,8 +37,11 @@ func (n *node) stack(cfg StackPortConfig, own bool) *echoStack {
 		cfg.Name = "stack"
 	}
 	cfg.MAC = encap.EndpointMAC(cfg.Addrs[0])
+	e.mu.Lock() // deliver is called before this returns
 	var err error
-	if e.port, err = n.sw.AddStackPort(cfg); err != nil {
+	e.port, err = n.sw.AddStackPort(cfg)
+	e.mu.Unlock()
+	if err != nil {
 		n.w.t.Fatal(err)
 	}
 	n.w.t.Cleanup(func() {
@@ -64,14 +67,15 @@ func (e *echoStack) deliver(frame []byte, packets int) {
 	if b := ip.Payload(); ip.Protocol == encap.ProtocolICMP && b[0] != 8 {
 		e.errors = append(e.errors, b[0], b[1])
 	}
+	port := e.port
 	e.mu.Unlock()
 	reply := echoReply(frame, ip)
 	switch {
 	case reply == nil:
 	case e.own:
-		e.wg.Go(func() { e.port.Inject([][]byte{reply}) })
+		e.wg.Go(func() { port.Inject([][]byte{reply}) })
 	default:
-		e.port.Inject([][]byte{reply})
+		port.Inject([][]byte{reply})
 	}
 }
 
