@@ -64,6 +64,7 @@ type Discovery struct {
 	saved     savedPeers     // of the last run; networks move out of it as they are joined
 	unsaved   bool           // networks has news that peersFile lacks
 	status    Status         // what Run last saw of the cluster
+	news      chan struct{}  // closed and replaced when a node has applied something
 }
 
 // Status is the state of gossip, for people to read.
@@ -116,6 +117,7 @@ func New(cfg Config) (*Discovery, error) {
 		name:           newName(),
 		networks:       make(map[string]*network),
 		conflicts:      make(map[string]int),
+		news:           make(chan struct{}),
 	}
 	d.restore()
 	return d, nil
@@ -226,7 +228,7 @@ func (d *Discovery) JoinNetwork(cfg NetworkConfig) error {
 		return err
 	}
 	if old, ok := d.networks[cfg.ID]; ok {
-		n.local, n.entries, n.remote, n.members = old.local, old.entries, old.remote, old.members
+		n.local, n.entries, n.remote, n.members, n.acks = old.local, old.entries, old.remote, old.members, old.acks
 	} else {
 		for id, ep := range d.saved.Networks[cfg.ID] {
 			n.remember(id, ep.Peer, ep.Endpoint)
@@ -312,16 +314,23 @@ func (d *Discovery) publish(n *network) {
 		d.cfg.Log.Warn("endpoints contradict each other about addresses", "network", n.cfg.Name, "addresses", conflicts)
 	}
 	d.conflicts[n.cfg.ID] = conflicts
+	n.acks.note(snap, d.name)
 	d.cfg.Store.Publish(snap)
 }
 
-// wanted returns what NetworkDB should hold, by network and endpoint ID.
+// wanted returns what NetworkDB should hold, by network and endpoint ID; this
+// node's own record is under its name.
 func (d *Discovery) wanted() (keys []Key, entries map[string]map[string]entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	entries = make(map[string]map[string]entry, len(d.networks))
 	for id, n := range d.networks {
-		entries[id] = maps.Clone(n.entries)
+		m := maps.Clone(n.entries)
+		// Cannot fail: there is no text in it.
+		if applied, err := putApplied(n.acks.applied); err == nil {
+			m[d.name] = entry{applied: applied}
+		}
+		entries[id] = m
 	}
 	return d.keys, entries
 }

@@ -18,7 +18,7 @@ import (
 
 // soon is how long a test waits for what takes less than a second on a machine
 // with nothing else to do; the logs say how long it took.
-const soon = 10 * time.Second
+const soon = 60 * time.Second
 
 // lastHost is the loopback address given out last. The tests have a network
 // namespace of their own, so nobody else uses them.
@@ -172,6 +172,15 @@ func (n *testNode) waitFor(within time.Duration, i, host int) *directory.Endpoin
 		return n.find(i, host) != nil
 	})
 	return n.find(i, host)
+}
+
+// waitNamed waits for both records of an endpoint.
+func (n *testNode) waitNamed(i, host int) {
+	n.t.Helper()
+	wait(n.t, soon, fmt.Sprintf("endpoint %d of network %d by name at %s", host, i, n.addr()), func() bool {
+		ep := n.find(i, host)
+		return ep != nil && ep.Kind == directory.Task
+	})
 }
 
 func (n *testNode) waitGone(within time.Duration, i, host int) {

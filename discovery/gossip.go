@@ -39,9 +39,21 @@ const (
 	crossingWindow = 5 * time.Second
 )
 
-// An entry is the two records of a local endpoint; naming is nil for a load
-// balancer's.
-type entry struct{ place, naming []byte }
+// An entry is the two records of a local endpoint, of which naming is nil for a
+// load balancer's and for one that is pending; or that of the node itself.
+type entry struct{ place, naming, applied []byte }
+
+// tables returns the records of an entry by table. The place comes first: a name
+// without one helps nobody.
+func (e entry) tables() [3]struct {
+	table string
+	value []byte
+} {
+	return [...]struct {
+		table string
+		value []byte
+	}{{peerTable, e.place}, {endpointTable, e.naming}, {appliedTable, e.applied}}
+}
 
 // gossip is a running NetworkDB and what this node has told it. Only the
 // goroutine of Run uses it, but for db, whose methods lock for themselves, and
@@ -214,21 +226,27 @@ func (g *gossip) publish(id string, m *membership, want map[string]entry) (ok bo
 	ok = true
 	for ep, old := range m.entries {
 		if _, ok := want[ep]; !ok {
-			g.set(peerTable, id, ep, old.place, nil)
-			g.set(endpointTable, id, ep, old.naming, nil)
+			g.replace(id, ep, old, entry{})
 			delete(m.entries, ep)
 		}
 	}
 	for ep, e := range want {
-		old := m.entries[ep]
-		// The place first: a name without one helps nobody.
-		placed := g.set(peerTable, id, ep, old.place, e.place)
-		named := g.set(endpointTable, id, ep, old.naming, e.naming)
-		if placed && named {
+		if g.replace(id, ep, m.entries[ep], e) {
 			m.entries[ep] = e
 		} else {
 			ok = false
 		}
+	}
+	return ok
+}
+
+// replace takes the records of one entry from old to e. It reports whether all of
+// them are as wanted.
+func (g *gossip) replace(id, ep string, old, e entry) (ok bool) {
+	ok = true
+	was := old.tables()
+	for i, now := range e.tables() {
+		ok = g.set(now.table, id, ep, was[i].value, now.value) && ok
 	}
 	return ok
 }
@@ -293,8 +311,9 @@ func (g *gossip) crossed() {
 			continue
 		}
 		for ep, e := range m.entries {
-			g.repeat(peerTable, id, ep, e.place)
-			g.repeat(endpointTable, id, ep, e.naming)
+			for _, r := range e.tables() {
+				g.repeat(r.table, id, ep, r.value)
+			}
 		}
 	}
 }

@@ -52,6 +52,7 @@ type network struct {
 	entries map[string]entry              // by endpoint ID, what gossip is to say of local
 	remote  map[string]remote             // by endpoint ID, as gossiped or remembered
 	members map[netip.Addr]string         // gossip address → gossip name of the nodes on the network
+	acks    acks
 }
 
 // A remote is what the two tables say of one endpoint. Either may be missing:
@@ -199,6 +200,9 @@ func (n *network) bits(a netip.Addr) int {
 func (n *network) learn(table, id string, value []byte) (changed bool, err error) {
 	if err := checkID(id); err != nil {
 		return false, err
+	}
+	if table == appliedTable {
+		return false, n.acks.learn(id, value)
 	}
 	r, known := n.remote[id]
 	if !known && len(n.remote) >= maxEndpoints {

@@ -166,6 +166,9 @@ func (l *loop) learn(ev networkdb.WatchEvent) {
 	if err != nil {
 		l.refused(n, ev.Key, err)
 	}
+	if ev.Table == appliedTable {
+		l.announce()
+	}
 	if !changed {
 		return
 	}

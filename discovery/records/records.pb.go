@@ -322,6 +322,65 @@ func (x *PeerRecord) GetTunnelEndpointIp() string {
 	return ""
 }
 
+// AppliedRecord is an entry of the table "ovnd_applied_table", keyed by the
+// gossip name of the node that says it: which endpoints of other nodes it knows
+// to be draining, and sends no new connections to any more. Every ovnd node on
+// a network has one there; Docker's nodes pass it on and have none.
+type AppliedRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first eight bytes of the SHA-256 of each endpoint's ID, in big endian.
+	Draining []uint64 `protobuf:"fixed64,1,rep,packed,name=draining,proto3" json:"draining,omitempty"`
+	// Always true, so that a record of no endpoints has bytes: NetworkDB takes
+	// one without for none.
+	Present       bool `protobuf:"varint,2,opt,name=present,proto3" json:"present,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppliedRecord) Reset() {
+	*x = AppliedRecord{}
+	mi := &file_discovery_records_records_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppliedRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppliedRecord) ProtoMessage() {}
+
+func (x *AppliedRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_discovery_records_records_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppliedRecord.ProtoReflect.Descriptor instead.
+func (*AppliedRecord) Descriptor() ([]byte, []int) {
+	return file_discovery_records_records_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AppliedRecord) GetDraining() []uint64 {
+	if x != nil {
+		return x.Draining
+	}
+	return nil
+}
+
+func (x *AppliedRecord) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
+}
+
 var File_discovery_records_records_proto protoreflect.FileDescriptor
 
 const file_discovery_records_records_proto_rawDesc = "" +
@@ -356,7 +415,10 @@ const file_discovery_records_records_proto_rawDesc = "" +
 	"\vendpoint_ip\x18\x01 \x01(\tR\n" +
 	"endpointIp\x12!\n" +
 	"\fendpoint_mac\x18\x02 \x01(\tR\vendpointMac\x12,\n" +
-	"\x12tunnel_endpoint_ip\x18\x03 \x01(\tR\x10tunnelEndpointIpB(Z&github.com/ovnd/ovnd/discovery/recordsb\x06proto3"
+	"\x12tunnel_endpoint_ip\x18\x03 \x01(\tR\x10tunnelEndpointIp\"E\n" +
+	"\rAppliedRecord\x12\x1a\n" +
+	"\bdraining\x18\x01 \x03(\x06R\bdraining\x12\x18\n" +
+	"\apresent\x18\x02 \x01(\bR\apresentB(Z&github.com/ovnd/ovnd/discovery/recordsb\x06proto3"
 
 var (
 	file_discovery_records_records_proto_rawDescOnce sync.Once
@@ -371,12 +433,13 @@ func file_discovery_records_records_proto_rawDescGZIP() []byte {
 }
 
 var file_discovery_records_records_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_discovery_records_records_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_discovery_records_records_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_discovery_records_records_proto_goTypes = []any{
 	(PortConfig_Protocol)(0), // 0: ovnd.discovery.records.PortConfig.Protocol
 	(*EndpointRecord)(nil),   // 1: ovnd.discovery.records.EndpointRecord
 	(*PortConfig)(nil),       // 2: ovnd.discovery.records.PortConfig
 	(*PeerRecord)(nil),       // 3: ovnd.discovery.records.PeerRecord
+	(*AppliedRecord)(nil),    // 4: ovnd.discovery.records.AppliedRecord
 }
 var file_discovery_records_records_proto_depIdxs = []int32{
 	2, // 0: ovnd.discovery.records.EndpointRecord.ingress_ports:type_name -> ovnd.discovery.records.PortConfig
@@ -399,7 +462,7 @@ func file_discovery_records_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_discovery_records_records_proto_rawDesc), len(file_discovery_records_records_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
