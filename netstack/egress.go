@@ -32,9 +32,14 @@ type EgressConfig struct {
 	// address; else nobody answers there.
 	HostLoopback bool
 	// Refuse reports whether an address is not to be reached, besides those that
-	// never are: nil refuses none. It is called from the switch's workers.
+	// never are: nil refuses none. It is called from the switch's workers, for
+	// each connection and flow that begins.
 	Refuse func(netip.Addr) bool
-	Log    *slog.Logger // nil discards
+	// VXLANPort is the port of the overlay's data path; 0: 4789. No datagram goes
+	// there, to whatever address: it would come from this node's own, which the
+	// other nodes take for its switch.
+	VXLANPort uint16
+	Log       *slog.Logger // nil discards
 
 	MaxConnections int           // TCP connections; 0: 8,192
 	MaxDials       int           // of them, those that are not established yet, counted apart; 0: 1,024
@@ -50,6 +55,7 @@ func (c *EgressConfig) setDefaults() {
 	c.MaxConnections = cmp.Or(c.MaxConnections, 8<<10)
 	c.MaxDials = cmp.Or(c.MaxDials, 1<<10)
 	c.MaxFlows = cmp.Or(c.MaxFlows, 4<<10)
+	c.VXLANPort = cmp.Or(c.VXLANPort, encap.VXLANPort)
 	c.DialTimeout = cmp.Or(c.DialTimeout, 30*time.Second)
 	c.FlowTimeout = cmp.Or(c.FlowTimeout, 3*time.Minute)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))

@@ -42,7 +42,10 @@ type egressFlow struct {
 	answered atomic.Bool
 }
 
-var errEgressClosed = errors.New("egress: it ends")
+var (
+	errEgressClosed  = errors.New("egress: it ends")
+	errEgressRefused = errors.New("egress: nobody may go there")
+)
 
 func (t *egressFlows) init() { t.by = make(map[egressFlowKey]*egressFlow) }
 
@@ -50,14 +53,6 @@ func (t *egressFlows) init() { t.by = make(map[egressFlowKey]*egressFlow) }
 // unreachable.
 func (e *Egress) handleUDP(id stack.TransportEndpointID, p *stack.PacketBuffer) bool {
 	from, to := clientOf(id)
-	target, ok := e.target(to)
-	if !ok {
-		e.counters.refused.Add(1)
-		if to.Addr() != e.gateway {
-			e.unreachableUDP(from, to, encap.AdminProhibited)
-		}
-		return to.Addr() != e.gateway
-	}
 	size := int(header.UDP(p.TransportHeader().Slice()).Length()) - header.UDPMinimumSize
 	if size < 0 || size > p.Data().Size() {
 		e.counters.datagramsLost.Add(1)
@@ -68,7 +63,10 @@ func (e *Egress) handleUDP(id stack.TransportEndpointID, p *stack.PacketBuffer) 
 		payload, _ = p.Data().PullUp(size)
 	}
 	key := egressFlowKey{encap.ProtocolUDP, from, to}
-	f, err := e.flow(key, target)
+	f, err := e.flow(key)
+	if errors.Is(err, errEgressRefused) && to.Addr() == e.gateway {
+		return false
+	}
 	if err == nil {
 		err = f.send(payload)
 	}
@@ -84,6 +82,8 @@ func (e *Egress) flowFailed(key egressFlowKey, seq uint16, err error) {
 	}
 	why, ok := unreachableBy(err)
 	switch {
+	case errors.Is(err, errEgressRefused):
+		why = encap.AdminProhibited
 	case errors.Is(err, unix.ECONNREFUSED):
 		why = encap.PortUnreachable
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EMSGSIZE):
@@ -101,7 +101,7 @@ func (e *Egress) flowFailed(key egressFlowKey, seq uint16, err error) {
 }
 
 // flow returns the flow of a key, which begins if there is none.
-func (e *Egress) flow(key egressFlowKey, target netip.AddrPort) (*egressFlow, error) {
+func (e *Egress) flow(key egressFlowKey) (*egressFlow, error) {
 	t := &e.flows
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,6 +110,11 @@ func (e *Egress) flow(key egressFlowKey, target netip.AddrPort) (*egressFlow, er
 	}
 	if t.closed {
 		return nil, errEgressClosed
+	}
+	target, ok := e.target(key.to)
+	if !ok || key.protocol == encap.ProtocolUDP && key.to.Port() == e.cfg.VXLANPort {
+		e.counters.refused.Add(1)
+		return nil, errEgressRefused
 	}
 	ok, full := e.clients.addFlow(key.client.Addr())
 	if full {

@@ -393,7 +393,7 @@ func TestEgressUDPRefused(t *testing.T) {
 	for _, test := range []struct {
 		loopback bool
 		to       netip.AddrPort
-	}{{true, closedPort(t)}, {false, closedPort(t)}, {true, far}} {
+	}{{true, closedPort(t)}, {false, closedPort(t)}, {true, far}, {false, netip.MustParseAddrPort("192.0.2.1:4789")}} {
 		o := newOutlet(t, EgressConfig{HostLoopback: test.loopback, Refuse: func(a netip.Addr) bool { return a == far.Addr() }})
 		_, _ = o.datagrams(test.to).Write([]byte("x"))
 		told := o.sandbox.Stats().ICMP.V4.PacketsReceived.DstUnreachable

@@ -81,17 +81,11 @@ func (e *Egress) handlePing(id stack.TransportEndpointID, p *stack.PacketBuffer)
 		return false
 	}
 	client, far := netip.AddrPortFrom(from, req.ident), netip.AddrPortFrom(to, 0)
-	target, ok := e.target(far)
-	if !ok {
-		e.counters.refused.Add(1)
-		e.unreachablePing(client, far, req.seq, encap.AdminProhibited)
-		return true
-	}
 	key := egressFlowKey{encap.ProtocolICMP, client, far}
 	if to.Is6() {
 		key.protocol = encap.ProtocolICMPv6
 	}
-	f, err := e.flow(key, target)
+	f, err := e.flow(key)
 	if err == nil {
 		if err = f.send(req.message); err == nil {
 			e.counters.pings.Add(1)
