@@ -195,13 +195,19 @@ func (d *Discovery) waitsFor(networkID, endpointID string, version uint64, since
 	if e := n.entries[endpointID]; e.naming == nil {
 		return false, nil
 	}
+	// Who is there is looked up every lookInterval: right after the start or
+	// after joining, nobody has looked yet.
+	if n.members == nil && d.status.Running && since < silentTime {
+		return true, d.news
+	}
 	id := drainID(endpointID)
-	for _, name := range n.members {
-		if name == d.name {
-			continue
+	for name, draining := range n.acks.others {
+		if name != d.name && !slices.Contains(draining, id) {
+			return true, d.news
 		}
-		draining, speaks := n.acks.others[name]
-		if (speaks || since < silentTime) && !slices.Contains(draining, id) {
+	}
+	for _, name := range n.members {
+		if _, speaks := n.acks.others[name]; !speaks && name != d.name && since < silentTime {
 			return true, d.news
 		}
 	}

@@ -138,25 +138,45 @@ func TestDrainWithoutAnswers(t *testing.T) {
 		t.Errorf("alone: %v after %s", err, took)
 	}
 
-	nodes := threeOnNetwork(t)
-	follow(nodes[1], 0)
-	nodes[0].waitSpeakers(2)
-	n := nodes[0].networks[testNet(0).ID]
-	nodes[0].mu.Lock()
-	delete(n.acks.others, nodes[2].Name())
-	nodes[0].mu.Unlock()
-	took, err := draining(t.Context(), t, nodes[0], 1)
-	if err != nil || took < silentTime || took > drainTime {
+	silent := silentNode(t, alone)
+	wait(t, soon, "the silent node on the network", func() bool {
+		return len(alone.store.Load(testNet(0).ID).Peers) == 2 && len(silent.nodesOf(testNet(0).ID)) == 2
+	})
+	took, err := draining(t.Context(), t, alone, 1)
+	if err != nil || took < silentTime || took >= drainTime {
 		t.Errorf("with a silent node: %v after %s, want about %s", err, took, silentTime)
 	}
 
-	nodes = threeOnNetwork(t)
+	nodes := threeOnNetwork(t)
 	follow(nodes[1], 0)
 	nodes[0].waitSpeakers(2)
 	time.AfterFunc(100*time.Millisecond, func() { nodes[2].LeaveNetwork(testNet(0).ID) })
 	if took, err := draining(t.Context(), t, nodes[0], 1); err != nil || took >= drainTime {
 		t.Errorf("with a node that leaves: %v after %s", err, took)
 	}
+}
+
+// silentNode starts a node that gossips on network 0 as Docker's do, and has
+// joined n.
+func silentNode(t *testing.T, n *testNode) *gossip {
+	t.Helper()
+	addr := freshAddr()
+	ring, err := gossipKeys(testKeys(1, 2, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := startGossip(&Config{BindAddr: addr, AdvertiseAddr: addr, Port: DefaultPort, Log: n.cfg.Log}, newName(), ring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.close() })
+	if err := g.join([]string{n.addr().String()}, DefaultPort); err != nil {
+		t.Fatal(err)
+	}
+	if !g.apply(map[string]map[string]entry{testNet(0).ID: {}}) {
+		t.Fatal("cannot join the network")
+	}
+	return g
 }
 
 func TestDrainRefuses(t *testing.T) {
