@@ -155,8 +155,12 @@ func NewBalancer(cfg BalancerConfig) (*Balancer, error) {
 // Deliver gives the balancer one super-packet behind its virtio metadata, lent
 // until it returns. packets is how many wire packets it stands for.
 func (b *Balancer) Deliver(frame []byte, packets int) {
-	if len(frame) > pkt.MetaLen && b.vips.ignores(frame[pkt.MetaLen:]) {
-		return
+	if len(frame) > pkt.MetaLen {
+		packet := frame[pkt.MetaLen:]
+		if b.vips.ignores(packet) {
+			return
+		}
+		b.makeWay(packet)
 	}
 	b.link.Deliver(frame, packets)
 }

@@ -363,6 +363,33 @@ func TestVIPKeepsIdleConnections(t *testing.T) {
 	}
 }
 
+// TestVIPTakesPortsAgain: a client may use a port again at once, though what it
+// had there rests in TIME-WAIT.
+func TestVIPTakesPortsAgain(t *testing.T) {
+	l := newLAN(t)
+	h := l.addBackend("10.10.0.11")
+	serveTCP(t, h, 80, nameOf(h)) // the backend ends first
+	client := l.addHost("10.10.0.20")
+	l.publish()
+	local := tcpip.FullAddress{Addr: toAddr(client.addr), Port: 4242}
+	start := time.Now()
+	for range 5 {
+		var c *gonet.TCPConn
+		eventually(t, "the client's own stack lets the port go", func() (ok bool) {
+			var err error
+			c, err = gonet.DialTCPWithBind(t.Context(), client.Stack, local, tcpip.FullAddress{Addr: toAddr(vipA), Port: 80}, client.protocol())
+			return err == nil
+		})
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	if took := time.Since(start); took > 3*time.Second { // each would have taken one
+		t.Errorf("took %v", took)
+	}
+}
+
 // TestVIPsComeAndGo with the services that have them.
 func TestVIPsComeAndGo(t *testing.T) {
 	l := newLAN(t)

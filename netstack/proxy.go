@@ -56,9 +56,9 @@ type request struct {
 // run implements [job].
 func (q *request) run() { q.b.serve(q.r) }
 
-// serve answers one SYN. The client's handshake is
-// completed only when a backend has been reached, so that what a backend refuses
-// is refused. However it ends, the request is completed: it holds a place.
+// serve answers one SYN. The client's handshake is completed only when a backend
+// has been reached, so that what a backend refuses is refused. However it ends,
+// the request is completed: it holds a place.
 func (b *Balancer) serve(r *tcp.ForwarderRequest) {
 	defer b.work.Done()
 	id := r.ID()
