@@ -59,6 +59,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	r.header(w)
 	for _, s := range w.steps() {
 		r.do(ctx, s)
+		w.count()
 	}
 	if cfg.Keep && ctx.Err() == nil {
 		_, err := io.WriteString(guard, kept)
@@ -80,7 +81,7 @@ func newWalk(cfg Config) (*walk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	w := &walk{cfg: cfg, dir: dir, program: chooseProgram()}
+	w := &walk{cfg: cfg, dir: dir, program: chooseProgram(), census: make(census)}
 	if err := w.choosePlaces(); err != nil {
 		_ = os.RemoveAll(dir) // nothing is in it
 		return nil, err

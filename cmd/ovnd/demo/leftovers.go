@@ -1,16 +1,13 @@
 package demo
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -24,6 +21,7 @@ const (
 
 // stop ends the nodes, workers first, and looks for what they left.
 func (w *walk) stop(ctx context.Context, s *stepRun) error {
+	w.count()
 	var errs []error
 	for _, m := range slices.Backward(w.machines) {
 		if m.process != nil {
@@ -31,11 +29,12 @@ func (w *walk) stop(ctx context.Context, s *stepRun) error {
 		}
 		errs = append(errs, m.down(stopPatience))
 	}
-	left := waitForNone(ctx, w.dir)
-	s.equal("0 processes", fmt.Sprintf("%d processes", len(left)))
-	for _, pid := range left {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone
+	killed := w.census.end(ctx)
+	seen := "no process"
+	if killed != nil {
+		seen = killed.Error()
 	}
+	s.equal("no process", seen)
 	errs = append(errs, os.RemoveAll(w.dir))
 	_, err := os.Lstat(w.dir)
 	gone := errors.Is(err, os.ErrNotExist)
@@ -43,42 +42,13 @@ func (w *walk) stop(ctx context.Context, s *stepRun) error {
 	return errors.Join(errs...)
 }
 
-// waitForNone gives the processes of a demo the time that they may take to
-// end, and returns those that did not.
-func waitForNone(ctx context.Context, dir string) []int {
-	ctx, cancel := context.WithTimeout(ctx, orphanPatience)
-	defer cancel()
-	for {
-		left := leftProcesses(dir)
-		if len(left) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return left
-		case <-time.After(100 * time.Millisecond):
+// count looks at what descends from the nodes now.
+func (w *walk) count() {
+	for _, m := range w.machines {
+		if m.process != nil {
+			w.census.take(m.process.Pid)
 		}
 	}
-}
-
-// leftProcesses finds the processes of the demo in a folder by the mark in
-// their environment. This process has none.
-func leftProcesses(dir string) (pids []int) {
-	mark := []byte(demoEnv + "=" + dir)
-	files, err := filepath.Glob("/proc/[0-9]*/environ")
-	if err != nil {
-		return nil
-	}
-	for _, file := range files {
-		env, err := os.ReadFile(file)
-		if err != nil || !slices.ContainsFunc(bytes.Split(env, []byte{0}), func(kv []byte) bool { return bytes.Equal(kv, mark) }) {
-			continue // another user's, or gone
-		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 // guardName is the probe that is no probe: a process that outlives the demo's
@@ -109,11 +79,11 @@ func guard(in io.Reader, dir string) error {
 	if err != nil || string(last) == kept {
 		return err
 	}
-	for _, pid := range leftProcesses(dir) {
+	all := make(census)
+	nodes := marked(dir)
+	all.take(nodes...)
+	for _, pid := range nodes {
 		_ = syscall.Kill(pid, syscall.SIGTERM) // it may be gone
 	}
-	for _, pid := range waitForNone(context.Background(), dir) {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
-	return os.RemoveAll(dir)
+	return errors.Join(all.end(context.Background()), os.RemoveAll(dir))
 }

@@ -3,10 +3,13 @@ package demo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,14 +38,13 @@ func TestNodeUpAndDown(t *testing.T) {
 	if got := m.lastWords(); got != want {
 		t.Errorf("command line %q, want %q", got, want)
 	}
-	left := leftProcesses(m.demoDir)
-	if len(left) != 1 || left[0] != m.process.Pid {
-		t.Errorf("processes %v, want %d", left, m.process.Pid)
+	if got := marked(m.demoDir); !slices.Equal(got, []int{m.process.Pid}) {
+		t.Errorf("processes %v, want %d", got, m.process.Pid)
 	}
 	if err := m.down(time.Minute); err != nil {
 		t.Error(err)
 	}
-	if left := leftProcesses(m.demoDir); len(left) > 0 {
+	if left := marked(m.demoDir); len(left) > 0 {
 		t.Errorf("processes %v are left", left)
 	}
 }
@@ -96,7 +98,7 @@ func TestStopLeavesNothing(t *testing.T) {
 		if (err != nil) != (kind == "die") {
 			t.Fatal(err)
 		}
-		w := &walk{dir: m.demoDir, machines: []*machine{m}}
+		w := &walk{dir: m.demoDir, machines: []*machine{m}, census: make(census)}
 		r := newRunner(nil, 0)
 		if kind == "stubborn" {
 			_ = m.down(0) // as after the patience with it
@@ -120,7 +122,7 @@ func TestGuard(t *testing.T) {
 	if err := guard(strings.NewReader("k"), m.demoDir); err != nil {
 		t.Fatal(err)
 	}
-	if left := leftProcesses(m.demoDir); len(left) != 1 {
+	if left := marked(m.demoDir); len(left) != 1 {
 		t.Errorf("processes %v: the node was to be kept", left)
 	}
 	ours, theirs := io.Pipe()
@@ -139,6 +141,64 @@ func TestGuard(t *testing.T) {
 	if _, err := os.Lstat(m.demoDir); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
+}
+
+// What a node has started is known when the node is gone.
+func TestCensus(t *testing.T) {
+	shell := exec.Command("sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!; read x")
+	in, err := shell.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := shell.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var child int
+	if _, err := fmt.Fscan(out, &child); err != nil {
+		t.Fatal(err)
+	}
+	c := make(census)
+	c.take(shell.Process.Pid)
+	in.Close()
+	if err := shell.Wait(); err == nil {
+		t.Log("read got a line")
+	}
+	if got := c.left(); !slices.Equal(got, []int{child}) {
+		t.Errorf("processes %v, want %d", got, child)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.end(ctx); err == nil || err.Error() != "1 processes had to be killed" {
+		t.Error(err)
+	}
+	for end := time.Now().Add(time.Minute); len(c.left()) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("processes %v are left", c.left())
+		}
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	const rest = " S 7 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1"
+	for _, name := range []string{"(sh)", "(a b) (c)", "(:-)"} {
+		if p, err := parseStat("12 " + name + rest); err != nil || p != (process{parent: 7, started: 4242}) {
+			t.Errorf("%s: %+v, %v", name, p, err)
+		}
+	}
+	for _, bad := range []string{"", "12 (sh) S 7", "12 (sh) S x" + rest} {
+		if p, err := parseStat(bad); err == nil {
+			t.Errorf("%q is %+v", bad, p)
+		}
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add("12 (sh) S 7 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1")
+	f.Fuzz(func(_ *testing.T, stat string) { _, _ = parseStat(stat) })
 }
 
 func TestPlaces(t *testing.T) {

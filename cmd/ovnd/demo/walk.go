@@ -27,6 +27,7 @@ type walk struct {
 	program  program
 	machines []*machine // as names has them
 	port     uint16     // published
+	census   census
 
 	token string
 	tasks []task // of service, by slot
