@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -59,11 +60,16 @@ var (
 	_ stack.GSOEndpoint  = (*Link)(nil)
 )
 
+// quiet has gVisor write no lines to standard error about packets that it finds
+// odd: those are counted.
+var quiet = sync.OnceFunc(func() { log.SetLevel(log.Warning) })
+
 // NewLink returns the gVisor end of a stack port. mtu is the network's, in bytes.
 // send takes frames, each virtio metadata and one IP super-packet, which are lent
 // to it until it returns; it is called from many goroutines, with locks of gVisor
 // held, and must not call [Link.Deliver].
 func NewLink(mtu int, send func(frames [][]byte)) *Link {
+	quiet()
 	l := &Link{send: send}
 	l.mtu.Store(uint32(mtu))
 	l.scratch.New = func() any { return &scratch{buf: make([]byte, 0, pkt.MaxSuper)} }
