@@ -15,8 +15,8 @@ import (
 	"github.com/ovnd/ovnd/discovery/directory"
 )
 
-// tasksEnv gives a child a fakeRunner.
-const tasksEnv = "OVND_CLUSTER_TASKS"
+// withTasks are engine labels that give a child a fakeRunner.
+var withTasks = map[string]string{"test.tasks": "fake"}
 
 // A fakeRunner is a TaskRunner whose tasks behave as the name of their program
 // says:

@@ -125,10 +125,14 @@ func testService(name, program string, replicas uint64, args ...string) swarm.Se
 	}
 }
 
-// withTasks makes children run tasks.
-func withTasks(t *testing.T) {
+// taskNode starts a manager of its own swarm that runs tasks. Tests with such
+// nodes mostly wait, so they run beside each other.
+func taskNode(t *testing.T) *child {
 	t.Helper()
-	t.Setenv(tasksEnv, "1")
+	t.Parallel()
+	cfg := testConfig(t, "127.0.0.2", testPort(t))
+	cfg.Labels = withTasks
+	return startChild(t, cfg).ready()
 }
 
 // tasks are the tasks of a service that match accepts, by ID.

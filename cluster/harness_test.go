@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -100,7 +101,7 @@ func childMain(conf string) int {
 		_ = enc.Encode(m)
 	}
 	cfg.Hooks = childHooks{func(event string, data any) { write(0, event, nil, data) }}
-	if os.Getenv(tasksEnv) != "" {
+	if maps.Equal(cfg.Labels, withTasks) {
 		cfg.Tasks = newFakeRunner(tasksDir(cfg), func(event string, data any) { write(0, event, nil, data) })
 		cfg.CheckPorts = checkPorts()
 	}
@@ -432,6 +433,7 @@ func (c *child) join(ip string, role swarm.NodeRole) Config {
 	var sw swarm.Swarm
 	c.must(request{Op: "swarm"}, &sw)
 	cfg := testConfig(c.t, ip, c.cfg.ListenAddr.Port())
+	cfg.Labels = c.cfg.Labels
 	cfg.JoinAddr, cfg.JoinToken = c.cfg.AdvertiseAddr.String(), sw.JoinTokens.Worker
 	if role == swarm.NodeRoleManager {
 		cfg.JoinToken = sw.JoinTokens.Manager

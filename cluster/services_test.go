@@ -16,8 +16,7 @@ import (
 )
 
 func TestServiceLifecycle(t *testing.T) {
-	withTasks(t)
-	n := startChild(t, testConfig(t, "127.0.0.2", testPort(t))).ready()
+	n := taskNode(t)
 	n.must(request{Op: "create", Create: network.CreateRequest{Name: "ngx_net"}}, nil)
 	evs := make(chan []string, 1)
 	go func() {
@@ -143,8 +142,7 @@ func checkMyTest(t *testing.T, got *Task, task swarm.Task) {
 
 // What goes wrong with a task is said in its history.
 func TestTaskFailures(t *testing.T) {
-	withTasks(t)
-	n := startChild(t, testConfig(t, "127.0.0.2", testPort(t))).ready()
+	n := taskNode(t)
 	ids := make(map[string]string)
 	for name, tt := range map[string]struct {
 		program string
@@ -191,8 +189,7 @@ func TestTaskFailures(t *testing.T) {
 }
 
 func TestServiceUpdate(t *testing.T) {
-	withTasks(t)
-	n := startChild(t, testConfig(t, "127.0.0.2", testPort(t))).ready()
+	n := taskNode(t)
 	spec := testService("web", "v1", 3)
 	id := n.create(spec)
 	old := n.awaitTasks("running", id, 3, running)
@@ -262,8 +259,7 @@ func TestServiceUpdate(t *testing.T) {
 }
 
 func TestServiceLogs(t *testing.T) {
-	withTasks(t)
-	m := startChild(t, testConfig(t, "127.0.0.2", testPort(t))).ready()
+	m := taskNode(t)
 	startChild(t, m.join("127.0.0.3", swarm.NodeRoleWorker)).ready()
 	id := m.create(testService("talk", "talker", 4))
 	m.awaitTasks("running", id, 4, running)
@@ -298,8 +294,7 @@ func TestServiceLogs(t *testing.T) {
 }
 
 func TestServiceRefused(t *testing.T) {
-	withTasks(t)
-	n := startChild(t, testConfig(t, "127.0.0.2", testPort(t))).ready()
+	n := taskNode(t)
 	n.must(request{Op: "create", Create: network.CreateRequest{Name: "plain_net", IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.20.0.0/16")}}}}}, nil)
 	publish := func(mode swarm.PortConfigPublishMode, ports ...uint32) *swarm.EndpointSpec {
 		e := &swarm.EndpointSpec{}

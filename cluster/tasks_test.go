@@ -19,8 +19,7 @@ func threeNodes(t *testing.T) (m, w3, w4 *child) {
 
 func threeNodesBeating(t *testing.T, heartbeat time.Duration) (m, w3, w4 *child) {
 	t.Helper()
-	withTasks(t)
-	m = startChild(t, testConfig(t, "127.0.0.2", testPort(t))).ready()
+	m = taskNode(t)
 	if heartbeat != heartbeatPeriod {
 		m.must(request{Op: "heartbeat", Timeout: heartbeat}, nil)
 	}
