@@ -369,6 +369,14 @@ func TestExecBackground(t *testing.T) {
 	if d := time.Since(begin); d > 6*time.Second {
 		t.Errorf("it took %v, want the grace of %v", d, outputGrace)
 	}
+	begin = time.Now()
+	stdout, _, code = s.dockerCLI(t, "exec", webName, "sh", "-c", "yes >&1 & echo started; exit 6")
+	if code != 6 || !strings.HasPrefix(stdout, "started\n") && !strings.HasPrefix(stdout, "y\n") {
+		t.Errorf("with a talker in the background: exit code %d, stdout %.20q", code, stdout)
+	}
+	if d := time.Since(begin); d > 6*time.Second {
+		t.Errorf("with a talker in the background it took %v, want the grace of %v", d, outputGrace)
+	}
 }
 
 // TestAttachOutput: what a container writes from now on, until it ends.

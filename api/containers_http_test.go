@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,6 +128,31 @@ func TestExecInputUnread(t *testing.T) {
 	}
 	_ = conn.Close()
 	<-sent
+}
+
+// TestExecSlowClient: a client that reads late has all of the output of a
+// command that ended meanwhile, what is still in its pipe included.
+func TestExecSlowClient(t *testing.T) {
+	t.Parallel()
+	s, fc := serveContainers(t)
+	c := s.httpClient(t)
+	var slow sync.WaitGroup
+	defer slow.Wait()
+	for size := 100_000; size <= 300_000; size += 25_000 { // around what a socket and a pipe hold
+		id := createExec(t, c, fmt.Sprintf(`{"AttachStdout":true,"Cmd":["head","-c","%d","/dev/zero"]}`, size))
+		_, r, _ := s.raw(t, startRequest(id, upgrade, false))
+		slow.Go(func() {
+			time.Sleep(outputGrace + time.Second)
+			var out bytes.Buffer
+			if _, err := stdcopy.StdCopy(&out, &out, r); err != nil || out.Len() != size {
+				t.Errorf("%d of %d bytes, %v", out.Len(), size, err)
+			}
+		})
+	}
+	slow.Wait()
+	for _, x := range fc.execs {
+		<-x.ended
+	}
 }
 
 // TestExecDetachKeys: a client that passes the keys on, as those that are not
