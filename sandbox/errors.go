@@ -36,6 +36,9 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
+// ExitCode is what callers outside look for: 126 or 127 of what cannot be executed.
+func (e *exitError) ExitCode() int { return e.code }
+
 // exitCode returns the code that err means.
 func exitCode(err error) int {
 	if e, ok := errors.AsType[*exitError](err); ok {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -31,6 +32,7 @@ func init() {
 		"talk":   echoClient,
 		"leave":  leaveOrphans,
 		"dial":   dialServer,
+		"get":    getPage,
 		"nosuid": nosuidHelper,
 	}
 }
@@ -196,6 +198,20 @@ func changeNetwork(args []string) error {
 		return fmt.Errorf("nested: %w: %s", err, out)
 	}
 	return nil
+}
+
+// getPage prints the status and the title of the page at args[0].
+func getPage(args []string) error {
+	r, err := http.Get(args[0])
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	_, rest, _ := strings.Cut(string(b), "<title>")
+	title, _, _ := strings.Cut(rest, "</title>")
+	fmt.Println(r.StatusCode, title)
+	return err
 }
 
 func readAll(path string) error {

@@ -1,8 +1,10 @@
 package sandbox
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -48,6 +50,15 @@ func signalAll(s unix.Signal) {
 // descendants returns the processes below pid.
 func descendants(pid int) []int {
 	var found []int
+	for _, child := range children(pid) {
+		found = append(append(found, child), descendants(child)...)
+	}
+	return found
+}
+
+// children returns the processes whose parent is pid.
+func children(pid int) []int {
+	var found []int
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return nil // it has ended
@@ -58,12 +69,31 @@ func descendants(pid int) []int {
 			continue
 		}
 		for f := range strings.FieldsSeq(string(b)) {
-			child, err := strconv.Atoi(f)
-			if err != nil {
-				continue
+			if child, err := strconv.Atoi(f); err == nil {
+				found = append(found, child)
 			}
-			found = append(append(found, child), descendants(child)...)
 		}
 	}
 	return found
+}
+
+// startTicks returns when a process began, in clock ticks since the boot; for
+// one that is not there, the end of time.
+func startTicks(pid int) uint64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return math.MaxUint64
+	}
+	// The name, in parentheses, may have any byte; the rest is proc_pid_stat(5)
+	// from field 3 on.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	const starttime = 22 - 3
+	if len(fields) <= starttime {
+		return math.MaxUint64
+	}
+	ticks, err := strconv.ParseUint(fields[starttime], 10, 64)
+	if err != nil {
+		return math.MaxUint64
+	}
+	return ticks
 }

@@ -36,6 +36,7 @@ type resident struct {
 	running bool       // the command, not its descendants
 	ending  bool
 	kill    <-chan time.Time // when those that ended not are killed
+	killAt  time.Time        // the same, while it can be told
 	orphan  <-chan time.Time // when a task without a node is killed
 	execs   map[int]uint64   // what Exec started, by process ID
 }
@@ -212,8 +213,7 @@ func (r *resident) attend(children <-chan childEvent, orders <-chan controlMessa
 			r.kill = time.After(killAgain)
 		case <-r.orphan:
 			r.orphan = nil
-			r.ending = true
-			r.kill = time.After(0)
+			r.killAll()
 		}
 	}
 }
@@ -233,11 +233,13 @@ func (r *resident) child(c childEvent) {
 	}
 	r.status = exitStatus(c.status)
 	r.running = false
+	if r.inherit() {
+		return
+	}
 	r.tell(controlMessage{Kind: controlExited, Code: r.status.Code, Signal: r.status.Signal, Terminal: r.holdsTerminal()})
 	switch {
 	case r.ending, r.cfg.Task != nil && r.status.Code != 0:
-		r.ending = true
-		r.kill = time.After(0) // the rest had its time, or lost its master
+		r.killAll() // the rest had its time, or lost its master
 	default:
 		r.endWithoutDaemons()
 	}
@@ -352,8 +354,7 @@ func (r *resident) end() {
 	if r.ending {
 		return
 	}
-	r.ending = true
-	r.kill = time.After(endGrace)
+	r.killAfter(endGrace)
 	if r.running {
 		r.signal(unix.SIGTERM)
 		r.signal(unix.SIGCONT)
@@ -366,16 +367,21 @@ func (r *resident) end() {
 // stop is what a node asks for: the signal, and the end of everything after
 // grace.
 func (r *resident) stop(s unix.Signal, grace time.Duration) {
-	r.ending = true
-	r.kill = time.After(grace)
-	if r.running {
-		r.signal(s)
-		r.signal(unix.SIGCONT)
+	r.killAfter(grace)
+	r.signalCommand(s)
+	r.signalCommand(unix.SIGCONT)
+}
+
+// killAfter has everything killed after grace, or earlier if that was said before.
+func (r *resident) killAfter(grace time.Duration) {
+	at := time.Now().Add(grace)
+	if r.ending && !r.killAt.IsZero() && r.killAt.Before(at) {
 		return
 	}
-	signalAll(s)
-	signalAll(unix.SIGCONT)
+	r.ending, r.killAt, r.kill = true, at, time.After(grace)
 }
+
+func (r *resident) killAll() { r.killAfter(0) }
 
 // tell sends m to Run. If that is gone, its socket's end says so as well.
 func (r *resident) tell(m controlMessage) {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -110,8 +111,26 @@ func (r *resident) endWithoutDaemons() {
 			return
 		}
 	}
-	r.ending = true
-	r.kill = time.After(0)
+	r.killAll()
+}
+
+// inherit makes the daemon that a task's command left, when that ended well, the
+// command in its place: it gets the signals, and how it ends is how the task
+// did. Of several it is the oldest.
+func (r *resident) inherit() bool {
+	if r.cfg.Task == nil || r.ending || r.status.Code != 0 {
+		return false
+	}
+	oldest := uint64(math.MaxUint64)
+	for _, pid := range children(unix.Getpid()) {
+		if _, ok := r.execs[pid]; ok {
+			continue
+		}
+		if began := startTicks(pid); began < oldest {
+			oldest, r.pid, r.running = began, pid, true
+		}
+	}
+	return r.running
 }
 
 // exec runs a process beside the command.
@@ -133,6 +152,9 @@ func (r *resident) exec(e nodeEvent) {
 	if err != nil {
 		fail(exitCode(err), err)
 		return
+	}
+	for _, fd := range e.fds {
+		_ = unix.SetNonblock(fd, false) // the other side's Go may have set it
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
@@ -177,11 +199,14 @@ func (r *resident) signalFor(m nodeMessage) {
 	}
 }
 
-// signalCommand sends s to the command or, if that has ended, to its daemons.
+// signalCommand sends s to the command or, if that has ended, to what it left.
 func (r *resident) signalCommand(s unix.Signal) {
-	if r.running {
-		_ = unix.Kill(r.pid, s)
-		return
+	switch {
+	case !r.running:
+		signalAll(s)
+	case r.cfg.Task == nil:
+		r.signal(s)
+	default:
+		_ = unix.Kill(r.pid, s) // it may end at any time
 	}
-	signalAll(s)
 }

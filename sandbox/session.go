@@ -82,8 +82,8 @@ func (s *Session) ExitStatus() ExitStatus {
 // init was killed, or this node stops serving it.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Signal sends a signal to the command or, if that has ended, to the daemons it
-// left.
+// Signal sends a signal to the command or, if that has ended, to the daemon it
+// left: of several to the oldest.
 func (s *Session) Signal(sig syscall.Signal) error {
 	return s.send(nodeMessage{Kind: nodeSignal, Signal: int(sig)})
 }
@@ -283,7 +283,9 @@ func (s *Session) handle(m initMessage, fds []int) error {
 		if err := s.end(*m.Exit); err != nil {
 			return err
 		}
-		return s.conn.sendInTime(nodeMessage{Kind: nodeAck})
+		// The init of an `ovnd run` does not wait for it.
+		_ = s.conn.sendInTime(nodeMessage{Kind: nodeAck})
+		return nil
 	case eventExecuted:
 		return s.executed(m.Exec, fds[0])
 	case eventExecFailed, eventExecExited:

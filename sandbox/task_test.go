@@ -277,13 +277,68 @@ func TestDaemon(t *testing.T) {
 		t.Fatal("the task counts as ended while its daemon runs")
 	default:
 	}
-	if err := s.Stop(unix.SIGTERM, 5*time.Second); err != nil {
+	stopped := time.Now()
+	if err := s.Stop(unix.SIGTERM, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the daemon ends", s.Exited())
-	if st := s.ExitStatus(); st.Code != 0 {
+	// How the daemon ended, not the command that began it, and when.
+	if st := s.ExitStatus(); st.Code != 128+15 || st.FinishedAt.Before(stopped) {
 		t.Errorf("exit status %+v", st)
 	}
+}
+
+// Debian's nginx, as it is installed, without arguments: it goes into the
+// background, and its workers end with it.
+func TestNginx(t *testing.T) {
+	if _, err := os.Stat("/usr/sbin/nginx"); err != nil {
+		t.Skip("nginx is not installed")
+	}
+	if os.Geteuid() == 0 {
+		t.Skip("for an ordinary user: see TestAsOrdinaryUser")
+	}
+	n := newFakeNode(t)
+	for _, tc := range []struct {
+		sig  syscall.Signal
+		code int
+	}{{unix.SIGTERM, 0}, {unix.SIGQUIT, 0}, {unix.SIGKILL, 128 + 9}} {
+		log := LogConfig{Path: filepath.Join(t.TempDir(), "log")}
+		s := startTestTask(t, n, n.spec(3), Task{Args: []string{"nginx"}, Log: log})
+		waitFor(t, "nginx runs", s.Started())
+		n.wait("nginx serves", func() bool {
+			return execOutput(t, s, helper(t, "get", "http://127.0.0.1:80/")) == "200 Welcome to nginx!"
+		})
+		if err := s.Stop(tc.sig, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "nginx ends", s.Exited())
+		if st := s.ExitStatus(); st.Code != tc.code {
+			t.Errorf("signal %d: exit status %+v, want %d; log: %s", tc.sig, st, tc.code, readTestLog(t, log, LogOptions{Stdout: true, Stderr: true, Tail: -1}))
+		}
+	}
+}
+
+// execOutput returns what a command in the sandbox prints.
+func execOutput(t *testing.T, s *Session, c Command) string {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p, err := s.Exec(t.Context(), Exec{Args: c.Args, Env: c.Env, Stdout: w, Stderr: w})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // TestLogRotation reads across files, from the beginning and following.
