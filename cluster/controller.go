@@ -35,6 +35,9 @@ type taskController struct {
 	// adopt is set while the runner may not know yet of a task that a former
 	// life of this node, or of its swarm node, has started. Guarded by turn.
 	adopt bool
+	// prepared is set once the runner has got the task from this controller.
+	// Guarded by turn.
+	prepared bool
 	// gone is set once the runner has forgotten the task. Guarded by turn.
 	gone bool
 	// known is closed once the runner has, or had, the task: there are logs.
@@ -102,22 +105,23 @@ func (tc *taskController) give() { <-tc.turn }
 func (tc *taskController) Update(context.Context, *swarmapi.Task) error { return nil }
 
 // Prepare implements exec.Controller.
-func (tc *taskController) Prepare(ctx context.Context) error {
-	return tc.do(ctx, func(ctx context.Context) error {
-		if err := tc.e.c.waitAttached(ctx, tc.task.Networks); err != nil {
-			return err
-		}
-		task := *tc.task
-		var err error
-		if task.Files, err = tc.e.taskFiles(tc.api); err != nil {
-			return err
-		}
-		if err := tc.runner.PrepareTask(ctx, &task); err != nil {
-			return err
-		}
-		tc.isKnown()
-		return nil
-	})
+func (tc *taskController) Prepare(ctx context.Context) error { return tc.do(ctx, tc.prepare) }
+
+func (tc *taskController) prepare(ctx context.Context) error {
+	if err := tc.e.c.waitAttached(ctx, tc.task.Networks); err != nil {
+		return err
+	}
+	task := *tc.task
+	var err error
+	if task.Files, err = tc.e.taskFiles(tc.api); err != nil {
+		return err
+	}
+	if err := tc.runner.PrepareTask(ctx, &task); err != nil {
+		return err
+	}
+	tc.prepared = true
+	tc.isKnown()
+	return nil
 }
 
 // takeOver makes the runner know a task of a former life.
@@ -130,15 +134,21 @@ func (tc *taskController) takeOver(ctx context.Context) error {
 	if err := tc.runner.PrepareTask(ctx, &task); err != nil {
 		return err
 	}
-	tc.adopt = false
+	tc.adopt, tc.prepared = false, true
 	return nil
 }
 
-// Start implements exec.Controller.
+// Start implements exec.Controller. A node that ended between Prepare and Start
+// has to prepare the task again.
 func (tc *taskController) Start(ctx context.Context) error {
 	return tc.do(ctx, func(ctx context.Context) error {
 		if err := tc.takeOver(ctx); err != nil {
 			return err
+		}
+		if !tc.prepared {
+			if err := tc.prepare(ctx); err != nil {
+				return err
+			}
 		}
 		return tc.judge(ctx, tc.runner.StartTask(ctx, tc.task.ID))
 	})

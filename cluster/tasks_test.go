@@ -9,6 +9,7 @@ import (
 
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/swarm"
+	swarmapi "github.com/moby/swarmkit/v2/api"
 )
 
 // threeNodes is a manager, node-2, and two workers, node-3 and node-4.
@@ -119,6 +120,33 @@ func letters(r rune) rune {
 		return r
 	}
 	return -1
+}
+
+// A node that ended when a task was ready prepares it again before it starts it.
+func TestStartPreparesAgain(t *testing.T) {
+	var ops []string
+	runner := newFakeRunner(t.TempDir(), func(_ string, data any) { ops = append(ops, data.(taskEvent).Op) })
+	c := &Cluster{cfg: Config{Tasks: runner}}
+	for state, want := range map[swarmapi.TaskState]string{
+		swarmapi.TaskStateAccepted: "prepare start",
+		swarmapi.TaskStateReady:    "prepare start",
+	} {
+		ops = nil
+		task := &swarmapi.Task{ID: state.String(), Spec: swarmapi.TaskSpec{Runtime: &swarmapi.TaskSpec_Container{Container: &swarmapi.ContainerSpec{Image: "web"}}}}
+		task.Status.State = state
+		tc, err := (&executor{c: c}).Controller(task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state == swarmapi.TaskStateAccepted {
+			if err := tc.Prepare(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tc.Start(t.Context()); err != nil || strings.Join(ops, " ") != want {
+			t.Errorf("%s: %q, %v", state, ops, err)
+		}
+	}
 }
 
 func TestWaitAttached(t *testing.T) {
