@@ -24,9 +24,13 @@ const (
 	// closeTimeout bounds the farewell. NetworkDB gives the announcement 5 s
 	// and memberlist 1 s; with a peer that answers it takes about one second.
 	closeTimeout = 8 * time.Second
+	// joinGrace bounds the wait for exchanges with other nodes that are under way
+	// when gossip closes. NetworkDB gives one 30 s to be answered, and nobody asks
+	// for the answer any more.
+	joinGrace = time.Second
 	// buryTimeout bounds the search for somebody to tell that the last run has
-	// ended.
-	buryTimeout = time.Second
+	// ended. A refusal comes at once; a machine that is gone is not worth more.
+	buryTimeout = 5 * time.Second
 	// enterTimeout bounds the wait for NetworkDB's own record of a network that
 	// is being joined, which takes a lock and no network traffic.
 	enterTimeout = 500 * time.Millisecond
@@ -37,7 +41,18 @@ const (
 	// crossingWindow is how long after joining a network a node that turns up
 	// on it may have joined at the same moment; see membership.crossed.
 	crossingWindow = 5 * time.Second
+	// maxRepeats is how many endpoints of a network a node repeats for each
+	// newcomer: at some 35 records a second that takes four seconds.
+	maxRepeats = 64
 )
+
+// settlePauses is how long after a node has joined the others, and then again, it
+// exchanges with each of them who is where: one that did not know it yet when it
+// joined its networks has not heard of them.
+var settlePauses = [...]time.Duration{time.Second, 3 * time.Second}
+
+// settleTime is what such an exchange may take.
+const settleTime = time.Second
 
 // An entry is the two records of a local endpoint, of which naming is nil for a
 // load balancer's and for one that is pending; or that of the node itself.
@@ -81,6 +96,7 @@ type membership struct {
 	synced  atomic.Bool
 	entries map[string]entry // what is published, by endpoint ID
 	nodes   []string         // gossip names on the network when last looked
+	due     []time.Time      // when to repeat the entries
 }
 
 // startGossip opens the sockets and starts NetworkDB under a gossip name.
@@ -296,24 +312,39 @@ func (g *gossip) members(id string) map[netip.Addr]string {
 	return m
 }
 
-// crossed repairs two nodes joining a network at the same moment. An entry is
-// sent four times, 200 ms apart, to those known to be on the network; while the
-// news that the other is one of them still makes its way through a large cluster
-// that is nobody, and NetworkDB by itself mends it at the next bulk sync, up to a
-// minute later. So whoever finds a new node on a network that it has just joined
-// itself repeats its own entries.
+// crossed repairs nodes that have missed each other. An entry is sent four times,
+// 200 ms apart, to those known to be on the network, and taken by those who know
+// its owner to be there; while that news makes its way, through a large cluster
+// or a busy machine, this is nobody, and the exchange that a newcomer asks for is
+// refused by those who have not heard of it. NetworkDB by itself mends it at its
+// next bulk sync, up to a minute later. So whoever finds a new node on a network
+// repeats its own entries, at once and after each time that the newcomer settles,
+// unless these are many and it is not new there itself.
 func (g *gossip) crossed() {
+	now := time.Now()
 	for id, m := range g.networks {
 		nodes := g.nodesOf(id)
 		turnedUp := slices.ContainsFunc(nodes, func(n string) bool { return !slices.Contains(m.nodes, n) })
 		m.nodes = nodes
-		if !turnedUp || time.Since(m.joined) > crossingWindow {
-			continue
-		}
-		for ep, e := range m.entries {
-			for _, r := range e.tables() {
-				g.repeat(r.table, id, ep, r.value)
+		if turnedUp && (len(m.entries) <= maxRepeats || now.Sub(m.joined) <= crossingWindow) {
+			m.due = []time.Time{now}
+			at := now.Add(settleTime)
+			for _, pause := range settlePauses {
+				at = at.Add(pause)
+				m.due = append(m.due, at)
 			}
+		}
+		if len(m.due) > 0 && !m.due[0].After(now) {
+			m.due = m.due[1:]
+			g.repeatAll(id, m)
+		}
+	}
+}
+
+func (g *gossip) repeatAll(id string, m *membership) {
+	for ep, e := range m.entries {
+		for _, r := range e.tables() {
+			g.repeat(r.table, id, ep, r.value)
 		}
 	}
 }
@@ -369,24 +400,27 @@ func bury(cfg *Config, former string, keys []Key, nodes []string) {
 	}
 	// All at once: those that are gone would hold up the others. What is still
 	// waiting for an answer then ends with TCP's time limit in memberlist, 10 s.
-	reached := make(chan struct{}, len(nodes))
+	answers := make(chan bool, len(nodes))
 	for _, n := range nodes {
-		go func() {
-			if g.join([]string{n}, cfg.Port) == nil {
-				reached <- struct{}{}
-			}
-		}()
+		go func() { answers <- g.join([]string{n}, cfg.Port) == nil }()
 	}
-	select {
-	case <-reached:
-	case <-time.After(buryTimeout):
+	late := time.After(buryTimeout)
+	for range nodes {
+		select {
+		case reached := <-answers:
+			if !reached {
+				continue
+			}
+		case <-late:
+		}
+		break
 	}
 	g.close()
 }
 
 // close says goodbye: the networks are left, which withdraws this node's
-// entries, then the cluster. It returns within closeTimeout whatever the others
-// do, and reports whether all was said; what is still waiting for them then ends
+// entries, then the cluster. It returns within closeTimeout and joinGrace
+// whatever the others do, and reports whether all was said; what is still waiting for them then ends
 // within NetworkDB's own time limits.
 func (g *gossip) close() bool {
 	g.cancel()
@@ -399,13 +433,27 @@ func (g *gossip) close() bool {
 			}
 		}
 		g.db.Close()
-		g.joining.Wait()
 	}()
 	select {
 	case <-done:
+		g.awaitJoining()
 		return true
 	case <-time.After(closeTimeout):
 		g.log.Warn("gossip is slow to close", "after", closeTimeout)
 		return false
+	}
+}
+
+// awaitJoining gives what still exchanges entries with other nodes the time to
+// end, within joinGrace.
+func (g *gossip) awaitJoining() {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		g.joining.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(joinGrace):
 	}
 }

@@ -87,6 +87,9 @@ func (d *Discovery) Run(ctx context.Context) error {
 			l.publishDirty()
 		case <-l.reached:
 			if l.gossip != nil { // else it is about to start again
+				l.tick() // keeps the names of the others, should this run be killed now
+			}
+			if l.gossip != nil {
 				l.gossip.rejoin()
 				signal(d.wake)
 			}
@@ -208,6 +211,7 @@ func (l *loop) tick() {
 	if l.gossip != nil {
 		l.gossip.crossed()
 		if usurpers, present := l.watchCluster(); !present {
+			l.saveNews() // closing takes seconds
 			l.restart(usurpers)
 		}
 		if l.again {
@@ -235,10 +239,17 @@ func (l *loop) watchCluster() (usurpers []string, present bool) {
 			usurpers = append(usurpers, p.Name)
 		}
 	}
+	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	if !present {
+		// Who else is there is worth knowing all the same: should this run be
+		// killed before it is back, the next one looks for them.
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if !slices.Equal(nodes, l.status.Nodes) {
+			l.status.Nodes, l.unsaved = nodes, true
+		}
 		return usurpers, false
 	}
-	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	switch {
 	case len(nodes) < 2:
 		l.clustered = time.Time{}
@@ -281,7 +292,7 @@ func (l *loop) overdue(m *membership) bool {
 func (l *loop) keepJoined(ctx context.Context, g *gossip) {
 	pause := firstPause
 	for ctx.Err() == nil {
-		ok := l.joinOnce(g)
+		ok := l.joinOnce(ctx, g)
 		wait := joinInterval
 		if ok {
 			pause = firstPause
@@ -300,7 +311,7 @@ func (l *loop) keepJoined(ctx context.Context, g *gossip) {
 // joinOnce tries to reach a manager unless one is in gossip already, and if
 // none answers and this node is alone, the nodes that it knew in its last run.
 // It reports whether there is nothing left to try for.
-func (l *loop) joinOnce(g *gossip) bool {
+func (l *loop) joinOnce(ctx context.Context, g *gossip) bool {
 	l.mu.Lock()
 	managers, known := l.managers, l.saved.Nodes
 	l.mu.Unlock()
@@ -324,11 +335,36 @@ func (l *loop) joinOnce(g *gossip) bool {
 	if first && g.greeted.Load() {
 		l.cfg.Log.Info("gossip joined", "nodes", len(g.db.ClusterPeers()))
 		signal(l.reached)
+		g.joining.Go(func() { l.settle(ctx, g) })
 	}
 	if err != nil {
 		l.cfg.Log.Debug("no manager in gossip", "managers", managers, "error", err)
 	}
 	return found || len(managers) == 0 && (len(known) == 0 || !alone)
+}
+
+// settle tells the others again who is where, some time after this node has
+// joined them.
+func (l *loop) settle(ctx context.Context, g *gossip) {
+	for _, pause := range settlePauses {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		var others []string
+		for _, p := range g.db.ClusterPeers() {
+			if p.IP != l.cfg.AdvertiseAddr && len(others) < maxSavedNodes {
+				others = append(others, p.IP.String())
+			}
+		}
+		if len(others) == 0 {
+			continue
+		}
+		if err := g.join(others, l.cfg.Port); err != nil {
+			l.cfg.Log.Debug("the others do not answer", "nodes", others, "error", err)
+		}
+	}
 }
 
 // saveNews writes peersFile if it has become out of date.
@@ -348,6 +384,7 @@ func (l *loop) saveNews() {
 	for id, n := range l.networks {
 		state.Networks[id] = n.saved()
 	}
+	l.saved.Nodes = state.Nodes
 	l.mu.Unlock()
 
 	l.lastSave, l.refuges = time.Now(), state.Nodes
