@@ -38,19 +38,73 @@ const (
 func stageSkeletons(base string) error {
 	for _, dir := range stateFolders {
 		st, err := os.Lstat(dir)
-		if err != nil || !st.IsDir() || unix.Access(dir, unix.W_OK) == nil {
+		if err != nil || !st.IsDir() {
 			continue
 		}
-		private := filepath.Join(base, dir)
-		if err := os.MkdirAll(private, 0o755); err != nil {
-			return fmt.Errorf("make a private %s: %w", dir, err)
+		if unix.Access(dir, unix.W_OK) == nil {
+			err = stageForeign(base, dir)
+		} else {
+			err = stageSkeleton(base, dir)
 		}
-		if err := skeleton(dir, private, hidden, skeletonDepth); err != nil {
-			return fmt.Errorf("make a private %s: %w", dir, err)
+		if err != nil {
+			return err
 		}
-		if err := coverWith(dir, private); err != nil {
-			return fmt.Errorf("make a private %s: %w", dir, err)
+	}
+	return nil
+}
+
+// stageForeign covers the folders in dir that are, or in part, another user's:
+// root without capabilities is stopped by those of system users.
+func stageForeign(base, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // what cannot be listed is left as it is
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if !e.IsDir() || !foreign(path) {
+			continue
 		}
+		if err := stageSkeleton(base, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foreign reports whether the user cannot write to a folder, or to a file or
+// folder in it.
+func foreign(dir string) bool {
+	if unix.Access(dir, unix.R_OK|unix.X_OK) != nil || tooLarge(dir) {
+		return false // no way to copy it
+	}
+	if unix.Access(dir, unix.W_OK) != nil {
+		return true
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		ours := e.Type()&(fs.ModeSymlink|fs.ModeSocket) != 0
+		if !ours && unix.Access(filepath.Join(dir, e.Name()), unix.W_OK) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// stageSkeleton covers a folder with its private copy.
+func stageSkeleton(base, dir string) error {
+	private := filepath.Join(base, dir)
+	if err := os.MkdirAll(private, 0o755); err != nil {
+		return fmt.Errorf("make a private %s: %w", dir, err)
+	}
+	if err := skeleton(dir, private, hidden, skeletonDepth); err != nil {
+		return fmt.Errorf("make a private %s: %w", dir, err)
+	}
+	if err := coverWith(dir, private); err != nil {
+		return fmt.Errorf("make a private %s: %w", dir, err)
 	}
 	return nil
 }
