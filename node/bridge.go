@@ -76,7 +76,7 @@ func newBridge(log *slog.Logger, sw *dataplane.Switch, store *directory.Store, s
 	var err error
 	b.Egress, err = netstack.NewEgress(netstack.EgressConfig{
 		Gateway: netip.PrefixFrom(b.gateway(), subnet.Bits()), MTU: bridgeMTU, Send: b.wire.send,
-		HostLoopback: hostLoopback, Log: log,
+		HostLoopback: hostLoopback, VXLANPort: sw.UnderlayAddr().Port(), Log: log,
 		Refuse: func(a netip.Addr) bool { return inOverlay(store, a) },
 	})
 	if err != nil {

@@ -39,7 +39,7 @@ func (s *sandboxes) describeTaskLocked(c *api.Container, st *sandboxState) {
 	c.Image, c.Labels, c.Dir, c.User = task.Image, task.Labels, task.Dir, task.User
 	// A program that is missing by now changes nothing about how it is called.
 	c.Args, _, _ = tasks{s}.program(task)
-	c.Env = taskEnv(task)
+	c.Env = taskEnv(task, s.hostname)
 	c.TTY, c.OpenStdin, c.ReadOnly = task.TTY, task.OpenStdin, task.ReadOnly
 	c.StopSignal, c.StopGrace = task.StopSignal, task.StopGrace
 	c.Hosts, c.DNS, c.DNSSearch, c.DNSOptions = task.Hosts, task.DNS, task.DNSSearch, task.DNSOptions

@@ -32,6 +32,7 @@ func (t tasks) watchHealth(st *sandboxState) bool {
 		Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod,
 		StartInterval: h.StartInterval, Retries: h.Retries,
 	}
+	_, cfg.Started = st.session.Command() // the start period is not begun again by a restarted node
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if st.task.health != nil || st.over() {

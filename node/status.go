@@ -11,6 +11,7 @@ import (
 	"github.com/ovnd/ovnd/api/types"
 	"github.com/ovnd/ovnd/dataplane"
 	"github.com/ovnd/ovnd/discovery/directory"
+	"github.com/ovnd/ovnd/netstack"
 )
 
 // Status implements api.OvndBackend.
@@ -22,7 +23,7 @@ func (n *Node) Status(ctx context.Context) (types.Status, error) {
 		Version: version, PID: os.Getpid(), StartedAt: n.started, Uptime: int64(time.Since(n.started).Seconds()),
 		StateDir: n.paths.StateDir, Addresses: types.Addresses{API: n.paths.APISocket},
 		Networks: []types.NetworkState{}, Peers: []types.PeerState{}, Ports: []types.PortState{},
-		Drops: map[string]uint64{},
+		Drops: map[string]uint64{}, Published: []types.PublishedPort{},
 	}
 	for _, m := range info.RemoteManagers {
 		st.Managers = append(st.Managers, m.Addr)
@@ -43,7 +44,24 @@ func (n *Node) Status(ctx context.Context) (types.Status, error) {
 	n.addNetworks(&st, stats)
 	n.addPeers(&st, stats)
 	n.addPorts(&st, stats)
+	addPublished(&st, m.networks.ingress())
 	return st, nil
+}
+
+// addPublished adds the published ports that in serves; nil serves none.
+func addPublished(st *types.Status, in *netstack.Ingress) {
+	if in == nil {
+		return
+	}
+	for _, p := range in.Ports() {
+		port := types.PublishedPort{
+			Port: p.Port.Published, Protocol: p.Port.Protocol.String(), Service: p.ServiceName, Addrs: p.Addrs,
+		}
+		if p.Err != nil {
+			port.Error = p.Err.Error()
+		}
+		st.Published = append(st.Published, port)
+	}
 }
 
 func (n *Node) addAddresses(a *types.Addresses, manager bool) {
@@ -51,6 +69,7 @@ func (n *Node) addAddresses(a *types.Addresses, manager bool) {
 	a.Advertise = advertise.Addr()
 	a.Gossip = netip.AddrPortFrom(n.gossipBind(advertise.Addr()), DefaultGossipPort)
 	a.DataPath = netip.AddrPortFrom(dataPath, n.cluster.DataPathPort())
+	a.DNS = n.cfg.DNSAddr
 	if manager {
 		a.Control = listen
 	}

@@ -44,7 +44,7 @@ func (t tasks) command(task *cluster.Task) (sandbox.Task, error) {
 		return sandbox.Task{}, err
 	}
 	cmd := sandbox.Task{
-		Path: file, Args: argv, Env: taskEnv(task), Dir: cmp.Or(task.Dir, "/"),
+		Path: file, Args: argv, Env: taskEnv(task, t.hostname), Dir: cmp.Or(task.Dir, "/"),
 		TTY: task.TTY, OpenStdin: task.OpenStdin, Orphan: orphanLife,
 	}
 	for _, m := range task.Mounts {
@@ -104,9 +104,10 @@ func taskPath() string {
 
 // taskEnv is a task's whole environment: nothing of the node's own but where
 // programs and the user's files are.
-func taskEnv(task *cluster.Task) []string {
+func taskEnv(task *cluster.Task, node string) []string {
 	env := []string{
 		"PATH=" + taskPath(),
+		"OVND_NODE_NAME=" + node,
 		"OVND_SERVICE_NAME=" + task.ServiceName,
 		"OVND_TASK_ID=" + task.ID,
 		"OVND_TASK_NAME=" + task.Name,

@@ -31,6 +31,8 @@ type Status struct {
 	Networks  []NetworkState `json:"Networks"`
 	Peers     []PeerState    `json:"Peers"`
 	Ports     []PortState    `json:"Ports"`
+	// Published are the ports that this node serves for services.
+	Published []PublishedPort `json:"Published"`
 	// Drops counts packets by reason; reasons that never occurred are absent.
 	Drops  map[string]uint64 `json:"Drops"`
 	Ledger Ledger            `json:"Ledger"`
@@ -46,6 +48,8 @@ type Addresses struct {
 	Gossip netip.AddrPort `json:"Gossip,omitzero"`
 	// DataPath is the VXLAN port (UDP).
 	DataPath netip.AddrPort `json:"DataPath,omitzero"`
+	// DNS is where the names of all networks are served to the machine.
+	DNS netip.AddrPort `json:"DNS,omitzero"`
 	// API is the path of the unix socket.
 	API string `json:"API"`
 }
@@ -89,6 +93,16 @@ type PortState struct {
 	Addresses  []netip.Addr `json:"Addresses"`
 	MacAddress string       `json:"MacAddress"`
 	Traffic
+}
+
+// PublishedPort is a port of the routing mesh.
+type PublishedPort struct {
+	Port     uint16       `json:"Port"`
+	Protocol string       `json:"Protocol"`
+	Service  string       `json:"Service,omitempty"` // by name; empty while it starts
+	Addrs    []netip.Addr `json:"Addrs"`             // of the machine; empty if it is not open
+	// Error says why it is not open.
+	Error string `json:"Error,omitempty"`
 }
 
 // Traffic counts inner packets, those that would have been on the wire after
