@@ -165,21 +165,20 @@ func (w *walk) createDNSRR(ctx context.Context, s *stepRun) error {
 }
 
 func (w *walk) scale(ctx context.Context, s *stepRun) error {
-	out, err := w.ovnd(ctx, s, w.manager(), "service", "scale", fmt.Sprintf("%s=%d", service, scaled))
-	if err != nil {
-		return err
+	for _, n := range []int{scaled, replicas} {
+		if _, err := w.ovnd(ctx, s, w.manager(), "service", "scale", "--detach", fmt.Sprintf("%s=%d", service, n)); err != nil {
+			return err
+		}
+		if err := w.countTasks(ctx, s, n); err != nil {
+			return err
+		}
 	}
-	w.converged(s, out, scaled)
-	if err := w.countTasks(ctx, s, scaled); err != nil {
-		return err
-	}
-	if _, err := w.ovnd(ctx, s, w.manager(), "service", "scale", "--detach", fmt.Sprintf("%s=%d", service, replicas)); err != nil {
-		return err
-	}
-	if err := w.countTasks(ctx, s, replicas); err != nil {
-		return err
-	}
-	w.tasks, err = w.runningTasks(ctx, service)
+	seen, ok, err := eventually(ctx, settled, func(ctx context.Context) (string, bool, error) {
+		tasks, err := w.runningTasks(ctx, service)
+		w.tasks = tasks
+		return fmt.Sprintf("%d/%d", len(tasks), replicas), len(tasks) == replicas, err
+	})
+	s.check(fmt.Sprintf("%d/%d", replicas, replicas), seen, ok)
 	return err
 }
 
