@@ -56,7 +56,7 @@ func MaybeInit() {
 
 // dupCloexec returns a close-on-exec duplicate of fd, -1 on failure.
 func dupCloexec(fd int) int {
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, initConfigFD+1)
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, firstFreeFD)
 	if err != nil {
 		return -1
 	}
@@ -128,7 +128,7 @@ func inheritable(f *os.File) (fd int, err error) {
 		return -1, fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	cerr := raw.Control(func(old uintptr) {
-		fd, err = unix.FcntlInt(old, unix.F_DUPFD, initConfigFD+1)
+		fd, err = unix.FcntlInt(old, unix.F_DUPFD, firstFreeFD)
 	})
 	if err := errors.Join(cerr, err); err != nil {
 		return -1, fmt.Errorf("duplicate %s: %w", f.Name(), err)

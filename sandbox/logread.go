@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 )
@@ -55,9 +56,10 @@ type logReader struct {
 	o    LogOptions
 	each func(LogLine) error
 
-	file *os.File // the newest that was opened
-	in   *bufio.Reader
-	part []byte // of a line that is not whole yet
+	file   *os.File // the newest that was opened
+	number int      // of it
+	in     *bufio.Reader
+	part   []byte // of a line that is not whole yet
 }
 
 func (r *logReader) close() {
@@ -81,16 +83,8 @@ func (r *logReader) history(ctx context.Context) error {
 			return nil
 		}
 	}
-	for n := r.cfg.MaxFiles - 1; n >= 0; n-- {
-		if err := r.open(r.cfg.file(n)); err != nil {
-			if errors.Is(err, os.ErrNotExist) {
-				continue
-			}
-			return err
-		}
-		if err := r.read(ctx, take); err != nil {
-			return err
-		}
+	if err := r.newer(ctx, take); err != nil {
+		return err
 	}
 	for _, l := range tail {
 		if err := r.each(l); err != nil {
@@ -100,13 +94,43 @@ func (r *logReader) history(ctx context.Context) error {
 	return nil
 }
 
-func (r *logReader) open(path string) error {
-	f, err := os.Open(path)
+// newer reads the files that have begun since the open one did.
+func (r *logReader) newer(ctx context.Context, take func(LogLine) error) error {
+	numbers, err := r.cfg.files()
+	if err != nil {
+		return err
+	}
+	// What was written to the open file until the next one began.
+	if r.file != nil {
+		if err := r.read(ctx, take); err != nil {
+			return err
+		}
+	}
+	for _, n := range numbers {
+		if n <= r.number {
+			continue
+		}
+		err := r.open(n)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // too old by now
+		}
+		if err != nil {
+			return err
+		}
+		if err := r.read(ctx, take); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *logReader) open(n int) error {
+	f, err := os.Open(r.cfg.file(n))
 	if err != nil {
 		return err
 	}
 	r.close()
-	r.file, r.in, r.part = f, bufio.NewReader(f), nil
+	r.file, r.number, r.in, r.part = f, n, bufio.NewReader(f), nil
 	return nil
 }
 
@@ -169,43 +193,9 @@ func (r *logReader) follow(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if err := r.more(ctx); err != nil || ended {
+		past := !r.o.Until.IsZero() && time.Now().After(r.o.Until)
+		if err := r.newer(ctx, r.each); err != nil || ended || past {
 			return err
 		}
 	}
-}
-
-// more reads what was written since, in the file that is open and in those that
-// came after it.
-func (r *logReader) more(ctx context.Context) error {
-	if r.file != nil {
-		if err := r.read(ctx, r.each); err != nil {
-			return err
-		}
-	}
-	for n := r.newer(); n >= 0; n-- {
-		if err := r.open(r.cfg.file(n)); err != nil {
-			return nil // rotated this very moment: the next round sees
-		}
-		if err := r.read(ctx, r.each); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// newer returns the number of the oldest file that is newer than the open one,
-// -1 if there is none.
-func (r *logReader) newer() int {
-	var open os.FileInfo
-	if r.file != nil {
-		open, _ = r.file.Stat() // of an open file: does not fail
-	}
-	for n := range r.cfg.MaxFiles {
-		st, err := os.Stat(r.cfg.file(n))
-		if err != nil || open != nil && os.SameFile(st, open) {
-			return n - 1
-		}
-	}
-	return r.cfg.MaxFiles - 1
 }

@@ -20,7 +20,8 @@ func (r *resident) runTask() error {
 		return err
 	}
 	var err error
-	if r.log, err = newLogWriter(r.cfg.Task.Log); err != nil {
+	unix.CloseOnExec(initLogFD)
+	if r.log, err = newLogWriter(r.cfg.Task.Log, os.NewFile(initLogFD, "log folder")); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())

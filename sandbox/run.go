@@ -31,6 +31,8 @@ type initConfig struct {
 const (
 	initControlFD = 3
 	initConfigFD  = 4
+	initLogFD     = 5 // the folder of the log; of a task only
+	firstFreeFD   = 6
 )
 
 var errNoProc = errors.New("/proc cannot be mounted")
@@ -138,8 +140,8 @@ func runOnce(ctx context.Context, spec Spec, cmd Command, pidns bool) (int, erro
 	return newAttendant(tty, cmd.Stderr).run(ctx, cfg, cmd)
 }
 
-// startInit starts the first stage of an init.
-func startInit(cfg initConfig, cmd Command) (*exec.Cmd, *packetConn, error) {
+// startInit starts the first stage of an init, which inherits the files.
+func startInit(cfg initConfig, cmd Command, more ...*os.File) (*exec.Cmd, *packetConn, error) {
 	config, err := configFile(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -167,7 +169,7 @@ func startInit(cfg initConfig, cmd Command) (*exec.Cmd, *packetConn, error) {
 		Stdin:      cmd.Stdin,
 		Stdout:     cmd.Stdout,
 		Stderr:     cmd.Stderr,
-		ExtraFiles: []*os.File{theirs, config}, // initControlFD, initConfigFD
+		ExtraFiles: append([]*os.File{theirs, config}, more...), // from initControlFD on
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags:  uintptr(flags),
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}},

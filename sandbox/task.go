@@ -107,7 +107,12 @@ func startTask(ctx context.Context, spec Spec, t Task, pidns bool) (*Child, erro
 	cfg := initConfig{
 		Spec: spec, Args: t.Args, Env: append(t.Env, "HOSTNAME="+spec.hostname()), Dir: t.Dir, PIDNS: pidns, Task: &t,
 	}
-	proc, control, err := startInit(cfg, Command{Stdin: null, Stdout: null, Stderr: null})
+	log, err := openLogFolder(t.Log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }()
+	proc, control, err := startInit(cfg, Command{Stdin: null, Stdout: null, Stderr: null}, log)
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,11 +30,13 @@ const (
 	defaultLogFiles = 2
 )
 
-// A LogConfig says where the output of a task goes.
+// A LogConfig says where the output of a task goes: to files of limited size,
+// numbered in the order of their beginning. None is ever renamed, so that a
+// reader, which is another process, can follow from one to the next.
 type LogConfig struct {
-	Path     string // older files have .1, .2 and so on behind it
+	Path     string // the files have .1, .2 and so on behind it
 	MaxSize  int64  // of each, in bytes; 0: 8 MiB
-	MaxFiles int    // 0: 2
+	MaxFiles int    // the newest are kept; 0: 2
 }
 
 func (c LogConfig) withDefaults() LogConfig {
@@ -43,19 +49,38 @@ func (c LogConfig) withDefaults() LogConfig {
 	return c
 }
 
-// file returns the name of the nth file, 0 being the present one.
-func (c LogConfig) file(n int) string {
-	if n == 0 {
-		return c.Path
+// file returns the name of the nth file.
+func (c LogConfig) file(n int) string { return c.Path + "." + strconv.Itoa(n) }
+
+// files returns the numbers of the files that are there, oldest first.
+func (c LogConfig) files() ([]int, error) {
+	entries, err := os.ReadDir(filepath.Dir(c.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	return c.Path + "." + strconv.Itoa(n)
+	if err != nil {
+		return nil, fmt.Errorf("log of the task: %w", err)
+	}
+	var numbers []int
+	for _, e := range entries {
+		suffix, ok := strings.CutPrefix(e.Name(), filepath.Base(c.Path)+".")
+		if n, err := strconv.Atoi(suffix); ok && err == nil && n > 0 {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
 }
 
 // RemoveLogs removes what a task has written.
 func RemoveLogs(c LogConfig) error {
+	numbers, err := c.files()
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for n := range c.withDefaults().MaxFiles {
-		if err := os.Remove(c.file(n)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for _, n := range numbers {
+		if err := os.Remove(c.file(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
@@ -83,31 +108,43 @@ var streamNames = map[Stream]string{Stdout: "stdout", Stderr: "stderr"}
 // A logWriter is the init's end of a task's output.
 type logWriter struct {
 	cfg     LogConfig
+	dir     *os.File // the folder, which may have no name in the sandbox
 	readers sync.WaitGroup
 	kept    []io.Closer
 
-	mu   sync.Mutex
-	file *os.File
-	size int64
-	err  error // of the file, the first; what cannot be written is lost
+	mu     sync.Mutex
+	file   *os.File // nil if it could not be made: what is written is lost
+	number int      // of file
+	size   int64
 }
 
-func newLogWriter(cfg LogConfig) (*logWriter, error) {
-	w := &logWriter{cfg: cfg.withDefaults()}
-	return w, w.open()
+// newLogWriter begins a log. The folder is the writer's from now on.
+func newLogWriter(cfg LogConfig, dir *os.File) (*logWriter, error) {
+	w := &logWriter{cfg: cfg.withDefaults(), dir: dir}
+	return w, w.next()
 }
 
-func (w *logWriter) open() error {
-	f, err := os.OpenFile(w.cfg.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// openLogFolder returns the folder that the log is in.
+func openLogFolder(cfg LogConfig) (*os.File, error) {
+	f, err := os.Open(filepath.Dir(cfg.Path))
 	if err != nil {
-		return fmt.Errorf("log of the task: %w", err)
+		return nil, fmt.Errorf("log of the task: %w", err)
 	}
-	st, err := f.Stat()
+	return f, nil
+}
+
+// next begins a new file behind those that are there; the oldest may go.
+func (w *logWriter) next() error {
+	name := filepath.Base(w.cfg.file(w.number + 1))
+	fd, err := unix.Openat(int(w.dir.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_APPEND|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		_ = f.Close()
-		return fmt.Errorf("log of the task: %w", err)
+		return fmt.Errorf("log of the task: %w", &fs.PathError{Op: "open", Path: name, Err: err})
 	}
-	w.file, w.size = f, st.Size()
+	w.number++
+	w.file, w.size = os.NewFile(uintptr(fd), name), 0
+	if old := w.number - w.cfg.MaxFiles; old > 0 {
+		_ = unix.Unlinkat(int(w.dir.Fd()), filepath.Base(w.cfg.file(old)), 0) // a reader may still have it open
+	}
 	return nil
 }
 
@@ -136,32 +173,15 @@ func (w *logWriter) write(line []byte, s Stream) {
 	b = append(b, '\n')
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.size > 0 && w.size+int64(len(b)) > w.cfg.MaxSize {
-		w.rotate()
+	if w.file != nil && w.size > 0 && w.size+int64(len(b)) > w.cfg.MaxSize {
+		_ = w.file.Close() // was only appended to
+		w.file = nil
 	}
-	if w.file == nil {
-		return
+	if w.file == nil && w.next() != nil {
+		return // no space, or no descriptor: the next line tries again
 	}
-	n, err := w.file.Write(b)
+	n, _ := w.file.Write(b) // a full disk must not stop the task
 	w.size += int64(n)
-	if err != nil && w.err == nil {
-		w.err = err
-	}
-}
-
-// rotate begins a new file. The oldest one goes.
-func (w *logWriter) rotate() {
-	_ = w.file.Close() // was only appended to
-	w.file = nil
-	for n := w.cfg.MaxFiles - 1; n > 0; n-- {
-		_ = os.Rename(w.cfg.file(n-1), w.cfg.file(n)) // there may be fewer
-	}
-	if w.cfg.MaxFiles == 1 {
-		_ = os.Remove(w.cfg.Path)
-	}
-	if err := w.open(); err != nil && w.err == nil {
-		w.err = err
-	}
 }
 
 // keep closes files when the log is closed.
