@@ -52,28 +52,30 @@ func load(path string, v any) error {
 	return nil
 }
 
-// save writes v as JSON so that after a crash the file is either the old one or
-// the new one, with mode 0600 at any time. A file has one writer at a time.
-func save(path string, v any) error {
+// save writes v as JSON so that after a crash of this program the file is either
+// the old one or the new one, and after one of the machine too if durable, with
+// mode 0600 at any time. Durability can take a busy disk half a minute. A file has
+// one writer at a time.
+func save(path string, v any, durable bool) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
 	// Of one name, so that crashes leave at most one behind.
 	temp := path + ".new"
-	if err := writeSync(temp, data); err != nil {
+	if err := write(temp, data, durable); err != nil {
 		os.Remove(temp)
 		return err
 	}
 	return os.Rename(temp, path)
 }
 
-func writeSync(path string, data []byte) error {
+func write(path string, data []byte, durable bool) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	if _, err = f.Write(data); err == nil {
+	if _, err = f.Write(data); err == nil && durable {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())

@@ -184,7 +184,7 @@ func (d *Discovery) SetKeys(keys []Key) error {
 	}
 	d.keys = ring
 	signal(d.wake)
-	if err := save(d.path(keysFile), ring); err != nil {
+	if err := save(d.path(keysFile), ring, true); err != nil {
 		d.cfg.Log.Warn("cannot keep the gossip keys: after a restart this node will need a manager", "error", err)
 	}
 	return nil

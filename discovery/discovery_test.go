@@ -104,7 +104,7 @@ func startNode(t *testing.T, addr netip.Addr, dir string, tune ...func(*Discover
 			if err != nil {
 				t.Errorf("Run: %v", err)
 			}
-		case <-time.After(15 * time.Second):
+		case <-time.After(soon):
 			t.Error("Run does not end")
 		}
 		if t.Failed() {

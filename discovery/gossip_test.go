@@ -106,7 +106,7 @@ func TestCrossed(t *testing.T) {
 	if err := pair[0].join([]string{pair[1].addr()}, DefaultPort); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, crossingWindow, "both entries at both nodes", func() bool {
+	wait(t, soon, "both entries at both nodes", func() bool {
 		complete := true
 		for _, g := range pair {
 			g.crossed()
@@ -242,7 +242,7 @@ func TestThousandEndpoints(t *testing.T) {
 	for h := range half {
 		nodes[0].add(0, half+h+1)
 	}
-	wait(t, 90*time.Second, "1,000 endpoints", named(2*half))
+	wait(t, 3*soon, "1,000 endpoints", named(2*half))
 	for h := 1; h <= 2*half; h++ {
 		if ep := nodes[1].find(0, h); ep == nil || ep.Name != fmt.Sprintf("ep%d", h) {
 			t.Fatalf("endpoint %d: %+v", h, ep)

@@ -164,7 +164,7 @@ func TestKilledNodeDropped(t *testing.T) {
 	c.waitSays(t, "seen", soon)
 	n.waitFor(soon, 0, 2)
 	c.kill()
-	n.waitGone(15*time.Second, 0, 2)
+	n.waitGone(soon, 0, 2)
 }
 
 // A worker is killed and comes back while no manager is there: it has its keys,
@@ -225,11 +225,11 @@ func TestRestartTakenForFormer(t *testing.T) {
 		t.Fatalf("saved name %q, %v, want %q", s.Name, err, former)
 	}
 	s.Name = ""
-	if err := save(path, s); err != nil {
+	if err := save(path, s, false); err != nil {
 		t.Fatal(err)
 	}
 	c.start(t, nil)
-	wait(t, 30*time.Second, "the endpoint announced by its restarted owner", func() bool {
+	wait(t, soon, "the endpoint announced by its restarted owner", func() bool {
 		ep := worker.find(0, c.Host)
 		return ep != nil && ep.NodeID != "" && ep.NodeID != former && len(worker.Status().Nodes) == 3
 	})
@@ -296,8 +296,8 @@ func TestPartitionHeals(t *testing.T) {
 	// Frames go to a MAC that nobody has, while links and addresses stay.
 	a.Neigh("eth0", worker.Addr, net.HardwareAddr{2, 0, 0, 0, 0, 9})
 	b.Neigh("eth0", manager.Addr, net.HardwareAddr{2, 0, 0, 0, 0, 9})
-	both("gone", 20*time.Second)
+	both("gone", soon)
 	a.Neigh("eth0", worker.Addr, b.MAC("eth0"))
 	b.Neigh("eth0", manager.Addr, a.MAC("eth0"))
-	both("seen", 30*time.Second)
+	both("seen", soon)
 }

@@ -388,7 +388,9 @@ func (l *loop) saveNews() {
 	l.mu.Unlock()
 
 	l.lastSave, l.refuges = time.Now(), state.Nodes
-	if err := save(l.path(peersFile), state); err != nil {
+	// Not durable: Run has other things to do than to wait for a disk, and what a
+	// crash of the machine leaves behind is read with care.
+	if err := save(l.path(peersFile), state, false); err != nil {
 		l.cfg.Log.Warn("cannot keep the endpoints of other nodes for the next start", "error", err)
 	}
 }
