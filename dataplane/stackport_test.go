@@ -66,6 +66,13 @@ func (e *echoStack) deliver(frame []byte, packets int) {
 	e.largest = max(e.largest, len(ip.Packet))
 	if b := ip.Payload(); ip.Protocol == encap.ProtocolICMP && b[0] != 8 {
 		e.errors = append(e.errors, b[0], b[1])
+		for _, i := range e.port.port.sw.injector {
+			if !i.mu.TryLock() {
+				e.t.Error("an error is delivered by a goroutine that holds an injector")
+				continue
+			}
+			i.mu.Unlock()
+		}
 	}
 	port := e.port
 	e.mu.Unlock()

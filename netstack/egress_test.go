@@ -398,6 +398,9 @@ func TestEgressUDPRefused(t *testing.T) {
 		_, _ = o.datagrams(test.to).Write([]byte("x"))
 		told := o.sandbox.Stats().ICMP.V4.PacketsReceived.DstUnreachable
 		eventually(t, fmt.Sprintf("%+v: an ICMP error", test), func() bool { return told.Value() == 1 })
+		if ours := !test.loopback || test.to == far; (o.Stats().Refused == 1) != ours {
+			t.Errorf("%+v: %+v", test, o.Stats())
+		}
 	}
 }
 
