@@ -80,6 +80,7 @@ func printStatus(w io.Writer, s types.Status) error {
 	printNetworkStates(tw, s.Networks)
 	printPeerStates(tw, s.Peers)
 	printPortStates(tw, s.Ports)
+	printPublished(tw, s.Published)
 	if err := tw.Flush(); err != nil {
 		return err
 	}
@@ -112,6 +113,9 @@ func printNode(w io.Writer, s types.Status) {
 	}
 	if s.Addresses.DataPath.IsValid() {
 		line("Data port", s.Addresses.DataPath.String()+"/udp")
+	}
+	if s.Addresses.DNS.IsValid() {
+		line("DNS", s.Addresses.DNS.String()+"/tcp+udp")
 	}
 	if len(s.Managers) > 0 {
 		line("Managers", strings.Join(s.Managers, ", "))
@@ -154,6 +158,24 @@ func printPortStates(w io.Writer, ports []types.PortState) {
 			addrs = append(addrs, a.String())
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, strings.Join(addrs, ","), p.Network, traffic(p.Traffic))
+	}
+}
+
+func printPublished(w io.Writer, ports []types.PublishedPort) {
+	if len(ports) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nPUBLISHED\tSERVICE\tSTATE")
+	for _, p := range ports {
+		addrs := make([]string, 0, len(p.Addrs))
+		for _, a := range p.Addrs {
+			addrs = append(addrs, a.String())
+		}
+		state := "open at " + strings.Join(addrs, ", ")
+		if p.Error != "" {
+			state = "not open: " + p.Error
+		}
+		fmt.Fprintf(w, "%d/%s\t%s\t%s\n", p.Port, p.Protocol, p.Service, state)
 	}
 }
 

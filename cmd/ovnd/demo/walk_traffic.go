@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 func (w *walk) pingTasks(ctx context.Context, s *stepRun) error {
@@ -111,7 +110,7 @@ func (w *walk) inTurn(ctx context.Context, s *stepRun, n int, request func(n int
 	}
 	expected := strings.Join(want, ", ")
 	// nginx notes a request after it has answered.
-	seen, _, err := eventually(ctx, 2*time.Second, func(ctx context.Context) (string, bool, error) {
+	seen, _, err := eventually(ctx, settled, func(ctx context.Context) (string, bool, error) {
 		after, err := w.hits(ctx, pages)
 		if err != nil {
 			return "", false, err
