@@ -17,6 +17,7 @@ const (
 	initName      = "ovnd-init"
 	stageSetup    = "setup"
 	stageResident = "resident"
+	stageLimit    = "limit"
 )
 
 // MaybeInit runs the init of a sandbox if this process was started as one, and
@@ -25,6 +26,9 @@ const (
 func MaybeInit() {
 	if len(os.Args) < 3 || os.Args[0] != initName {
 		return
+	}
+	if os.Args[1] == stageLimit {
+		os.Exit(limit(os.Args[2:]))
 	}
 	// Capabilities belong to threads, and in resident the command's
 	// PR_SET_PDEATHSIG does.

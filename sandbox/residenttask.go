@@ -16,9 +16,6 @@ import (
 // socket once the sandbox is made, and how the command ended is kept until a
 // node has taken it.
 func (r *resident) runTask() error {
-	if err := r.cfg.Task.limit(); err != nil {
-		return err
-	}
 	var err error
 	unix.CloseOnExec(initLogFD)
 	if r.log, err = newLogWriter(r.cfg.Task.Log, os.NewFile(initLogFD, "log folder")); err != nil {
@@ -150,10 +147,14 @@ func (r *resident) exec(e nodeEvent) {
 		dir = r.cfg.Dir
 	}
 	path, err := lookPath(args[0], env, dir)
+	if err == nil {
+		err = checkDir(dir)
+	}
 	if err != nil {
 		fail(exitCode(err), err)
 		return
 	}
+	path, argv := limited(r.cfg.Task, path, args)
 	for _, fd := range e.fds {
 		_ = unix.SetNonblock(fd, false) // the other side's Go may have set it
 	}
@@ -165,7 +166,7 @@ func (r *resident) exec(e nodeEvent) {
 	if !r.cfg.PIDNS {
 		attr.Sys.Pdeathsig = unix.SIGKILL
 	}
-	pid, err := syscall.ForkExec(path, args, attr)
+	pid, err := syscall.ForkExec(path, argv, attr)
 	if err != nil {
 		err = execError(args[0], err)
 		fail(exitCode(err), err)

@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,12 +51,6 @@ type File struct {
 	Mode   fs.FileMode // permission bits
 }
 
-// A Ulimit is a limit of setrlimit(2) for what runs in the sandbox.
-type Ulimit struct {
-	Name       string // nofile, as in Docker
-	Soft, Hard int64  // -1: unlimited
-}
-
 // A Child is a task's init, as its parent sees it.
 type Child struct {
 	pid  int
@@ -80,6 +73,9 @@ func Start(ctx context.Context, spec Spec, t Task) (*Child, error) {
 		return nil, errors.New("no command given")
 	}
 	if err := spec.validate(); err != nil {
+		return nil, err
+	}
+	if err := checkUlimits(t.Ulimits); err != nil {
 		return nil, err
 	}
 	if err := checkTUN(tunPath); err != nil {
@@ -231,30 +227,17 @@ func (f *File) put(tmp string) error {
 	return unix.Mount(tmp, f.Target, "", unix.MS_BIND, "")
 }
 
-// limit sets the task's limits for this process and its children.
-func (t *Task) limit() error {
-	for _, u := range t.Ulimits {
-		ul := units.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard}
-		r, err := ul.GetRlimit()
-		if err != nil {
-			return fmt.Errorf("--ulimit %s: %w", u.Name, err)
-		}
-		// By this call the Go runtime learns not to restore the limit of open
-		// files for children.
-		if err := syscall.Setrlimit(r.Type, &syscall.Rlimit{Cur: r.Soft, Max: r.Hard}); err != nil {
-			return fmt.Errorf("--ulimit %s=%d:%d: %w", u.Name, u.Soft, u.Hard, err)
-		}
-	}
-	return nil
-}
-
 // startTaskCommand starts the command of a task in a session of its own, its
 // output going to the log.
 func startTaskCommand(cfg *initConfig, log *logWriter) (pid, pidfd int, err error) {
+	if err := checkDir(cfg.Dir); err != nil {
+		return 0, -1, err
+	}
 	path, err := cfg.taskPath()
 	if err != nil {
 		return 0, -1, err
 	}
+	path, args := limited(cfg.Task, path, cfg.Args)
 	files, keep, err := taskFiles(cfg.Task, log)
 	if err != nil {
 		return 0, -1, err
@@ -272,12 +255,24 @@ func startTaskCommand(cfg *initConfig, log *logWriter) (pid, pidfd int, err erro
 	if !cfg.PIDNS {
 		attr.Sys.Pdeathsig = unix.SIGKILL
 	}
-	pid, err = syscall.ForkExec(path, cfg.Args, attr)
+	pid, err = syscall.ForkExec(path, args, attr)
 	if err != nil {
 		return 0, -1, execError(cfg.Args[0], err)
 	}
 	log.keep(keep)
 	return pid, pidfd, nil
+}
+
+// checkDir tells a working folder that is not there from a missing program.
+func checkDir(dir string) error {
+	st, err := os.Stat(dir)
+	if err == nil && !st.IsDir() {
+		err = &fs.PathError{Op: "chdir", Path: dir, Err: unix.ENOTDIR}
+	}
+	if err != nil {
+		return &exitError{ExitNotExecutable, fmt.Errorf("--workdir must name a folder that the sandbox has: %w", err)}
+	}
+	return nil
 }
 
 // taskPath is the file to execute.

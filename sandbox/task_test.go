@@ -257,6 +257,41 @@ func TestTaskSurroundings(t *testing.T) {
 	}
 }
 
+// Limits are the task's and those of what is executed beside it, whatever an
+// init would need itself.
+func TestUlimits(t *testing.T) {
+	n := newFakeNode(t)
+	s := startTestTask(t, n, n.spec(3), Task{
+		Args:    []string{"sleep", "1000"},
+		Ulimits: []Ulimit{{Name: "nofile", Soft: 5, Hard: 6}, {Name: "core", Soft: 0, Hard: 0}},
+	})
+	waitFor(t, "the task runs", s.Started())
+	for range 10 {
+		if got := execOutput(t, s, Command{Args: []string{"sh", "-c", "ulimit -n; ulimit -Hn; ulimit -c"}}); got != "5\n6\n0" {
+			t.Fatalf("limits are %q", got)
+		}
+	}
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range []Ulimit{{"nofile", 1, int64(own.Max) + 1}, {"nofile", 2, 1}, {"speed", 1, 1}} {
+		if _, err := Start(t.Context(), n.spec(4), Task{Args: []string{"true"}, Ulimits: []Ulimit{u}}); err == nil || !strings.Contains(err.Error(), "--ulimit "+u.Name) {
+			t.Errorf("%+v: %v", u, err)
+		}
+	}
+}
+
+// A folder that is not there is not a program that is not there.
+func TestTaskFolder(t *testing.T) {
+	n := newFakeNode(t)
+	s := startTestTask(t, n, n.spec(3), Task{Args: []string{"true"}, Dir: "/ovnd/none"})
+	waitFor(t, "the task ends", s.Exited())
+	if st := s.ExitStatus(); st.Code != ExitNotExecutable || !strings.Contains(st.Error, "--workdir") {
+		t.Errorf("exit status %+v", st)
+	}
+}
+
 // TestDaemon runs a command that goes into the background.
 func TestDaemon(t *testing.T) {
 	n := newFakeNode(t)
