@@ -49,9 +49,9 @@ func Exclusive() (release func()) {
 		fmt.Fprintf(os.Stderr, "lab: this program does not wait for others of its kind: %v: remove %s\n", err, path)
 		return func() {}
 	}
-	os.Setenv(exclusiveEnv, "1")
+	_ = os.Setenv(exclusiveEnv, "1") // the name is a valid one
 	return sync.OnceFunc(func() {
-		os.Unsetenv(exclusiveEnv)
+		_ = os.Unsetenv(exclusiveEnv)
 		f.Close()
 	})
 }
