@@ -12,6 +12,10 @@
 // no second one. Records are outside input: they are checked, and bad ones are
 // dropped and counted.
 //
+// A third table, of ovnd's own, says what each node has applied: the endpoints of
+// others that it knows to be draining and no longer chooses. [Discovery.Drain]
+// waits for that; Docker's nodes pass the table on and have nothing to say in it.
+//
 // # When records contradict each other
 //
 // NetworkDB keeps the records of live owners only: those of a node that left or
@@ -38,6 +42,12 @@
 // of the two it heard of first. So a run that finds its predecessor was killed
 // says goodbye for it before it starts, and should it be cast out all the same,
 // it starts gossip again under yet another name.
+//
+// What NetworkDB says once it says for less than a second, and to those alone
+// that it knows to be there; the rest is left to a bulk sync within a minute. On
+// a busy machine the news of a node takes longer than that. So a node that has
+// joined exchanges with each of the others once more, after one second and after
+// four, and whoever sees a node turn up on a network repeats its entries then.
 //
 // # Goroutines
 //
