@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -102,10 +103,14 @@ func freshPorts(ctx context.Context, ctl swarmapi.ControlClient, ports []*swarma
 		return nil, err
 	}
 	for _, s := range resp.Services {
-		if s.Endpoint == nil {
-			continue
+		var have []*swarmapi.PortConfig
+		if e := s.Spec.Endpoint; e != nil {
+			have = e.Ports
 		}
-		for _, p := range s.Endpoint.Ports {
+		if e := s.Endpoint; e != nil { // with those that the allocator chose
+			have = slices.Concat(have, e.Ports)
+		}
+		for _, p := range have {
 			if p.PublishMode == swarmapi.PublishModeIngress {
 				delete(wanted, key{p.PublishedPort, p.Protocol})
 			}
