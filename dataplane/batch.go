@@ -63,17 +63,9 @@ type transmitter struct {
 
 	unreachable icmpError
 	absent      absentees
-	// defers has what is originated for a stack put aside in deferred, since its
-	// own goroutine is sending: it would come back here.
-	defers   bool
-	deferred []deferredFrame
-}
-
-// A deferredFrame is a packet behind its metadata that is for a stack port, and
-// counted as delivered.
-type deferredFrame struct {
-	to    *Port
-	frame []byte
+	// defers has the keeper deliver what is originated for a stack, since it is
+	// the stack's own goroutine that sends: it holds locks of the stack.
+	defers bool
 }
 
 func newTransmitter(s *Switch, worker int) *transmitter {

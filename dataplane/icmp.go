@@ -39,8 +39,12 @@ func (t *transmitter) answer(n *network, p *Port, e *icmpError, size int) {
 	frame := e.buf[:pkt.MetaLen+size]
 	pkt.Meta{}.Put(frame)
 	if t.defers && p.stack != nil {
-		p.writers[t.worker].count(nil, 1, size)
-		t.deferred = append(t.deferred, deferredFrame{to: p, frame: bytes.Clone(frame)})
+		select {
+		case t.sw.late <- lateFrame{to: p, frame: bytes.Clone(frame)}:
+			p.writers[t.worker].count(nil, 1, size)
+		default:
+			n.ledgers[t.worker].drop(DropNoBuffers, 1)
+		}
 		return
 	}
 	p.writers[t.worker].write(frame, 1, size)

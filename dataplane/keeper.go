@@ -6,7 +6,8 @@ import (
 )
 
 // A keeper asks again for addresses that nobody answered for, and gives up what
-// waits for them in the end. It sleeps while nothing waits.
+// waits for them in the end. It also tells stacks of errors about what they send
+// (see transmitter.defers). It sleeps while nothing waits.
 type keeper struct {
 	sw      *Switch
 	worker  int
@@ -30,21 +31,42 @@ func (k *keeper) wakeUp() {
 	}
 }
 
+// maxLate is how many frames wait for the keeper at most.
+const maxLate = 64
+
+// A lateFrame is a packet behind its metadata that is for a stack port, and
+// counted as delivered.
+type lateFrame struct {
+	to    *Port
+	frame []byte
+}
+
 func (k *keeper) run(ctx context.Context) error {
+	var due <-chan time.Time // nil while nothing waits for an answer
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case f := <-k.sw.late:
+			k.deliver(f)
 		case <-k.wake:
-		}
-		for pending := true; pending; {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(askInterval):
+			if due == nil {
+				due = time.After(askInterval)
 			}
-			pending = k.tend()
+		case <-due:
+			if due = nil; k.tend() {
+				due = time.After(askInterval)
+			}
 		}
+	}
+}
+
+// deliver hands a frame to its port, if that is there still.
+func (k *keeper) deliver(f lateFrame) {
+	k.section.enter()
+	defer k.section.leave()
+	if t := k.sw.table.Load(); f.to.slot < len(t.ports) && t.ports[f.to.slot].port == f.to {
+		f.to.stack.deliver(f.frame, 1)
 	}
 }
 

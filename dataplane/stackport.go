@@ -110,7 +110,8 @@ func (s *Switch) mayAdd(p *Port) error {
 
 // Inject forwards super-packets that the stack sends, each behind its metadata.
 // They are lent until it returns, and may be changed meanwhile. Any goroutine may
-// call it; after Close it does nothing.
+// call it, with locks held that Deliver takes: it never delivers to the port
+// itself. After Close it does nothing.
 func (p *StackPort) Inject(frames [][]byte) {
 	i := p.port.sw.takeInjector()
 	i.section.enter()
@@ -122,12 +123,7 @@ func (p *StackPort) Inject(frames [][]byte) {
 		i.tx.flush()
 	}
 	i.section.leave()
-	deferred := i.tx.deferred
-	i.tx.deferred = nil
 	i.mu.Unlock()
-	for _, d := range deferred {
-		d.to.stack.deliver(d.frame, 1)
-	}
 }
 
 // takeInjector returns an injector that nobody uses, locked; or else waits for

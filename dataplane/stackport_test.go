@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ type echoStack struct {
 	heard   map[netip.Addr]int // wire packets by destination
 	largest int                // bytes of the largest frame's packet
 	errors  []byte             // ICMP types and codes of errors
+	sending atomic.Bool        // a goroutine sends, with locks that errors need
 	wg      sync.WaitGroup
 }
 
@@ -66,12 +68,11 @@ func (e *echoStack) deliver(frame []byte, packets int) {
 	e.largest = max(e.largest, len(ip.Packet))
 	if b := ip.Payload(); ip.Protocol == encap.ProtocolICMP && b[0] != 8 {
 		e.errors = append(e.errors, b[0], b[1])
-		for _, i := range e.port.port.sw.injector {
-			if !i.mu.TryLock() {
-				e.t.Error("an error is delivered by a goroutine that holds an injector")
-				continue
+		for began := time.Now(); e.sending.Load(); time.Sleep(time.Millisecond) {
+			if time.Since(began) > 2*time.Second {
+				e.t.Error("an error is delivered by the goroutine that sends")
+				break
 			}
-			i.mu.Unlock()
 		}
 	}
 	port := e.port
@@ -293,13 +294,43 @@ func TestStackTooBig(t *testing.T) {
 	e := w.nodes[0].stack(StackPortConfig{NetworkID: "net", Addrs: []netip.Addr{addr}}, false)
 	frame := make([]byte, pkt.MetaLen+1450)
 	encap.PutIPv4(frame[pkt.MetaLen:], addr, b.addr, encap.ProtocolUDP, 1430)
+	e.sending.Store(true)
 	e.port.Inject([][]byte{frame})
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !bytes.Equal(e.errors, []byte{3, 4}) {
-		t.Errorf("ICMP errors %v, want fragmentation needed", e.errors)
-	}
+	e.sending.Store(false)
+	e.hears(3, 4)
 	w.closed()
+}
+
+// TestStackAbsent tells a stack that nobody has the address that it sends to.
+func TestStackAbsent(t *testing.T) {
+	w := twoNodes(t, 1500, false)
+	w.network("net", 4097, 1450, "10.10.0.0/16")
+	addr := netip.MustParseAddr("10.10.0.5")
+	e := w.nodes[0].stack(StackPortConfig{NetworkID: "net", Addrs: []netip.Addr{addr}}, false)
+	frame := tcpSuper(addr, netip.MustParseAddr("10.10.0.77"), 100)
+	// Injectors remember on their own.
+	for began := time.Now(); time.Since(began) < absentWait+100*time.Millisecond; time.Sleep(50 * time.Millisecond) {
+		e.sending.Store(true)
+		e.port.Inject([][]byte{frame})
+		e.sending.Store(false)
+	}
+	e.hears(3, 1)
+	w.closed()
+}
+
+// hears waits for an ICMP error.
+func (e *echoStack) hears(kind, code byte) {
+	e.t.Helper()
+	for range 300 {
+		e.mu.Lock()
+		got := bytes.Clone(e.errors)
+		e.mu.Unlock()
+		if len(got) >= 2 && got[0] == kind && got[1] == code {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	e.t.Errorf("no ICMP error %d/%d", kind, code)
 }
 
 // TestStackRules: what a stack port must not do.

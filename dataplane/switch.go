@@ -67,6 +67,7 @@ type Switch struct {
 	outbound []*outbound
 	inbound  []*inbound
 	keeper   *keeper
+	late     chan lateFrame // for the keeper
 	injector []*injector
 	sections []section // by worker
 	gathers  [][]byte  // by worker: room for one super-packet, made when first needed
@@ -105,6 +106,7 @@ func New(cfg Config) (*Switch, error) {
 		accounts: make(map[string]*account),
 		peers:    make(map[netip.Addr]*peer),
 	}
+	s.late = make(chan lateFrame, maxLate)
 	s.table.Store(&table{})
 	for i := range cfg.Workers {
 		o, err := newOutbound(s, i)
