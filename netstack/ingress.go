@@ -3,6 +3,7 @@ package netstack
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -277,10 +278,16 @@ type PortForwardConfig struct {
 	Log  *slog.Logger // nil: the default one
 }
 
-// NewPortForward listens at the port. It serves once Run is called. An error is a
-// [*PortError].
+// NewPortForward listens at the port, or at a free one if Published is 0. It
+// serves once Run is called. An error is a [*PortError].
 func NewPortForward(cfg PortForwardConfig) (*PortForward, error) {
 	network := cfg.Port.Protocol.String()
+	if cfg.Port.Published == 0 {
+		var err error
+		if cfg.Port.Published, err = freePort(cfg.Addrs, cfg.Port.Protocol); err != nil {
+			return nil, &PortError{Node: cfg.Node, Port: cfg.Port, Err: err}
+		}
+	}
 	open, err := listenAt(cfg.Addrs, cfg.Port, cmp.Or(cfg.Log, slog.Default()), func(ctx context.Context) (net.Conn, error) {
 		return cfg.Dial(ctx, network)
 	})
@@ -289,6 +296,26 @@ func NewPortForward(cfg PortForwardConfig) (*PortForward, error) {
 	}
 	return &PortForward{open}, nil
 }
+
+// freePort finds a port that nobody listens at. Somebody may before it is used:
+// then the task fails, and the next one has another.
+func freePort(addrs []netip.Addr, p directory.Protocol) (uint16, error) {
+	if len(addrs) == 0 {
+		return 0, errors.New("no address to listen at")
+	}
+	h := &hostPort{port: directory.Port{Protocol: p}}
+	defer h.close()
+	if err := h.listen(netip.AddrPortFrom(addrs[0], 0)); err != nil {
+		return 0, err
+	}
+	if p == directory.UDP {
+		return h.packets[0].LocalAddr().(*net.UDPAddr).AddrPort().Port(), nil
+	}
+	return h.listeners[0].Addr().(*net.TCPAddr).AddrPort().Port(), nil
+}
+
+// Port returns the port, with the number that was found for 0.
+func (f *PortForward) Port() directory.Port { return f.open.port }
 
 // Addrs returns where it listens.
 func (f *PortForward) Addrs() []netip.Addr { return slices.Clone(f.open.addrs) }

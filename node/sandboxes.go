@@ -89,7 +89,8 @@ type sandboxes struct {
 	hostConf *resolver.HostConf
 
 	mu     sync.Mutex
-	member *member // nil: in no swarm
+	member *member       // nil: in no swarm
+	joined chan struct{} // made by who waits for member, closed by join; nil: nobody
 	byID   map[string]*sandboxState
 }
 
@@ -103,6 +104,31 @@ func (s *sandboxes) join(m *member) {
 		if s.byID[rec.Spec.ID] == nil {
 			s.restoreLocked(rec)
 		}
+	}
+	if s.joined != nil {
+		close(s.joined)
+		s.joined = nil
+	}
+}
+
+// waitJoined waits until the node is in a swarm and has taken back what a
+// former life left: SwarmKit asks for that as soon as it starts.
+func (s *sandboxes) waitJoined(ctx context.Context) error {
+	s.mu.Lock()
+	if s.member != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	if s.joined == nil {
+		s.joined = make(chan struct{})
+	}
+	joined := s.joined
+	s.mu.Unlock()
+	select {
+	case <-joined:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

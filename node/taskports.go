@@ -77,7 +77,7 @@ func (t tasks) holdPorts(ctx context.Context, m *member, st *sandboxState) error
 			return err
 		}
 		serving := startStage(context.Background(), "port of "+st.Spec.Name, forward.Run)
-		hostPorts = append(hostPorts, p.Port)
+		hostPorts = append(hostPorts, forward.Port())
 		held = append(held, func() {
 			if err := serving.stop(stackPatience); err != nil {
 				t.log.Warn("published port not closed properly", "task", st.Spec.Name, "error", err)

@@ -125,6 +125,9 @@ func (s *sandboxes) taskLocked(taskID string) *sandboxState {
 
 // PrepareTask implements cluster.TaskRunner.
 func (t tasks) PrepareTask(ctx context.Context, task *cluster.Task) error {
+	if err := t.waitJoined(ctx); err != nil {
+		return err
+	}
 	_, err := t.find(task.ID)
 	if err == nil || task.Restored {
 		return err

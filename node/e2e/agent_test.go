@@ -300,7 +300,7 @@ func (s *sandbox) ask(out any, command ...string) error {
 		return err
 	}
 	var line string
-	s.node.eventually("agent answers "+strings.Join(command, " "), func() error {
+	s.node.eventuallyWithin(5*time.Minute, "agent answers "+strings.Join(command, " "), func() error {
 		answers := strings.Split(s.out.String(), "\nanswer ")
 		if len(answers) < before+2 || !strings.Contains(answers[before+1], "\n") {
 			return errors.New("no answer")

@@ -26,7 +26,7 @@ func lookup(name string) ([]string, error) {
 type fetched struct {
 	Failed int
 	Error  string         // the first
-	Who    map[string]int // answers by the value of their first line "Hostname: …"
+	Who    map[string]int // answers by the value of their line "task: …"
 	Sizes  map[int]int    // answers by the size of their body, in bytes
 }
 
@@ -82,7 +82,7 @@ func (f *fetched) add(body string, err error) {
 	}
 	f.Sizes[len(body)]++
 	for line := range strings.Lines(body) {
-		if who, ok := strings.CutPrefix(line, "Hostname: "); ok {
+		if who, ok := strings.CutPrefix(line, "task: "); ok {
 			f.Who[strings.TrimSpace(who)]++
 		}
 	}

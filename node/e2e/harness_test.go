@@ -213,7 +213,13 @@ func (n *node) must(args ...string) string {
 // machine.
 func (n *node) eventually(what string, cond func() error) {
 	n.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	n.eventuallyWithin(time.Minute, what, cond)
+}
+
+// eventuallyWithin is eventually with another bound than a minute.
+func (n *node) eventuallyWithin(patience time.Duration, what string, cond func() error) {
+	n.t.Helper()
+	deadline := time.Now().Add(patience)
 	pause := 5 * time.Millisecond
 	for {
 		err := cond()
@@ -221,7 +227,7 @@ func (n *node) eventually(what string, cond func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			n.t.Fatalf("not within 30 s: %s: %v", what, err)
+			n.t.Fatalf("not within %v: %s: %v", patience, what, err)
 		}
 		time.Sleep(pause)
 		pause = min(2*pause, 200*time.Millisecond)
