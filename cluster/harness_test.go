@@ -26,6 +26,8 @@ import (
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/v2/daemon/server/backend"
 	"github.com/moby/moby/v2/daemon/server/swarmbackend"
+
+	"github.com/ovnd/ovnd/bench/lab"
 )
 
 // SwarmKit allows one node in a process, so each node of a test is the test
@@ -38,6 +40,7 @@ func TestMain(m *testing.M) {
 	if conf := os.Getenv(childEnv); conf != "" {
 		os.Exit(childMain(conf))
 	}
+	lab.Exclusive()
 	os.Exit(m.Run())
 }
 

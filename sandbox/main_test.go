@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ovnd/ovnd/bench/lab"
 	"github.com/ovnd/ovnd/encap"
 )
 
@@ -45,6 +46,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(code)
 	}
+	lab.Exclusive()
 	os.Exit(m.Run())
 }
 

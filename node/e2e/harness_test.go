@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 		breakMain(what)
 	}
 	lab.Enter()
+	lab.Exclusive()
 	dir, err := os.MkdirTemp("", "ovnd-e2e-")
 	if err != nil {
 		fatal(err)
