@@ -31,22 +31,26 @@ func setupMounts(cfg *initConfig) error {
 			return fmt.Errorf("%w: %w", errNoProc, err)
 		}
 	}
+	targets, err := newTargets(cfg.Task)
+	if err != nil {
+		return err
+	}
 	if err := mount("tmpfs", staging, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 		return err
 	}
-	err := errors.Join(
+	err = errors.Join(
 		stageSys(filepath.Join(staging, "sys")),
 		stageEtc(&cfg.Spec),
 		stageSkeletons(filepath.Join(staging, "skeletons")),
 	)
 	if err == nil {
-		err = cfg.Task.stageFiles(staging)
+		err = cfg.Task.stage(targets)
 	}
-	if uerr := unix.Unmount(staging, unix.MNT_DETACH); err == nil && uerr != nil {
-		err = fmt.Errorf("unmount private files: %w", uerr)
+	if err == nil {
+		err = targets.finish()
 	}
 	if err != nil {
-		return err
+		return err // the namespace goes, and all in it
 	}
 	return cfg.Task.bindMounts() // some may be of what staging covered
 }

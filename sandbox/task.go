@@ -146,17 +146,31 @@ func awaitInit(ctx context.Context, control *packetConn) error {
 	return &exitError{m.Code, errors.New(m.Text)}
 }
 
-// stageFiles puts a task's files in their places. base is a folder in memory.
-func (t *Task) stageFiles(base string) error {
+// stage puts a task's files in their places and makes the targets of its
+// mounts.
+func (t *Task) stage(ts *targets) error {
 	if t == nil {
 		return nil
 	}
+	for _, m := range t.Mounts {
+		if below(m.Target, staging) {
+			continue // the user's own: see bind
+		}
+		if _, err := ts.make(m.Target, ts.folders[m.Source]); err != nil {
+			return fmt.Errorf("bind mount of %s on %s: %w", m.Source, m.Target, err)
+		}
+	}
 	for i, f := range t.Files {
-		if err := f.put(filepath.Join(base, fmt.Sprintf("file%d", i))); err != nil {
-			return fmt.Errorf("file %s of the service: %w", f.Target, err)
+		if err := f.put(ts, filepath.Join(staging, fmt.Sprintf("file%d", i))); err != nil {
+			return fmt.Errorf("secret or config %s: %w", f.Target, err)
 		}
 	}
 	return nil
+}
+
+// below reports whether path is in the folder dir.
+func below(path, dir string) bool {
+	return strings.HasPrefix(filepath.Clean(path)+"/", dir+"/")
 }
 
 // bindMounts makes a task's mounts.
@@ -166,15 +180,17 @@ func (t *Task) bindMounts() error {
 	}
 	for _, m := range t.Mounts {
 		if err := m.bind(); err != nil {
-			return fmt.Errorf("bind mount of %s: %w", m.Target, err)
+			return fmt.Errorf("bind mount of %s on %s: %w", m.Source, m.Target, err)
 		}
 	}
 	return nil
 }
 
 func (m *Mount) bind() error {
-	if err := m.makeTarget(); err != nil {
-		return fmt.Errorf("%w: there are no images, so the target must exist on the node or be made by its user", err)
+	if below(m.Target, staging) {
+		if err := m.makeTarget(); err != nil {
+			return err
+		}
 	}
 	if err := unix.Mount(m.Source, m.Target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return err
@@ -183,7 +199,10 @@ func (m *Mount) bind() error {
 		return nil
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	return unix.MountSetattr(unix.AT_FDCWD, m.Target, unix.AT_RECURSIVE, &attr)
+	if err := unix.MountSetattr(unix.AT_FDCWD, m.Target, unix.AT_RECURSIVE, &attr); err != nil {
+		return fmt.Errorf("make it read-only: %w", err)
+	}
+	return nil
 }
 
 // makeTarget makes something to mount on, if there is nothing.
@@ -214,17 +233,21 @@ func emptyFile(path string) error {
 }
 
 // put makes the file at its target, by way of the file tmp.
-func (f *File) put(tmp string) error {
+func (f *File) put(ts *targets, tmp string) error {
+	if below(f.Target, staging) {
+		return fmt.Errorf("its target is in %s, which is the user's: choose another", staging)
+	}
 	if err := os.WriteFile(tmp, f.Data, f.Mode.Perm()); err != nil {
 		return err
 	}
 	if err := os.Chmod(tmp, f.Mode.Perm()); err != nil { // whatever the umask
 		return err
 	}
-	if err := emptyFile(f.Target); err != nil {
-		return fmt.Errorf("%w: choose a target below /run", err)
+	target, err := ts.make(f.Target, false)
+	if err != nil {
+		return err
 	}
-	return unix.Mount(tmp, f.Target, "", unix.MS_BIND, "")
+	return unix.Mount(tmp, target, "", unix.MS_BIND, "")
 }
 
 // startTaskCommand starts the command of a task in a session of its own, its

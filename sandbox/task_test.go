@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -254,6 +255,58 @@ func TestTaskSurroundings(t *testing.T) {
 	got := readTestLog(t, log, LogOptions{Stdout: true, Tail: -1})
 	if got != "1:mounted\n1:read-only\n1:secret\n1:77\n1:not a tty\n1:no tty\n" {
 		t.Errorf("the task prints:\n%s", got)
+	}
+}
+
+// What the host has no place for gets one, in the sandbox alone.
+func TestPrivateTargets(t *testing.T) {
+	n := newFakeNode(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("mounted\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := LogConfig{Path: filepath.Join(t.TempDir(), "log")}
+	list := func() (names []string) {
+		for _, d := range []string{"/", "/srv", "/usr", "/run"} {
+			entries, err := os.ReadDir(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				names = append(names, d+" "+e.Name())
+			}
+		}
+		return names
+	}
+	before := list()
+	script := `cat /ovnd-config /ovnd-data/deep/file /srv/ovnd/file /usr/ovnd/file /run/secrets/key "$0"/file "$0"/new/file
+ls /usr/bin/env /proc/self/exe; touch "$0"/written; ls -A /tmp >/dev/null && hostname`
+	s := startTestTask(t, n, n.spec(3), Task{
+		Args: []string{"sh", "-c", script, dir},
+		Mounts: []Mount{
+			{Source: dir, Target: "/ovnd-data/deep"}, {Source: dir, Target: "/srv/ovnd"},
+			{Source: dir, Target: "/usr/ovnd"}, {Source: dir, Target: dir + "/new"},
+		},
+		Files: []File{
+			{Target: "/ovnd-config", Data: []byte("config\n"), Mode: 0o444},
+			{Target: "/run/secrets/key", Data: []byte("secret\n"), Mode: 0o400},
+		},
+		Log: log,
+	})
+	waitFor(t, "the task ends", s.Exited())
+	want := "config\nmounted\nmounted\nmounted\nsecret\nmounted\nmounted\n/proc/self/exe\n/usr/bin/env\n000000000000\n"
+	if got := strings.ReplaceAll(readTestLog(t, log, LogOptions{Stdout: true, Tail: -1}), "1:", ""); got != want {
+		t.Errorf("the task prints:\n%s\n%s", got, readTestLog(t, log, LogOptions{Stderr: true, Tail: -1}))
+	}
+	if _, err := os.Stat(filepath.Join(dir, "written")); err != nil {
+		t.Errorf("the host's /tmp is not the task's: %v", err)
+	}
+	if after := list(); !slices.Equal(before, after) {
+		t.Errorf("the host has now %q, had %q", after, before)
+	}
+	bad := Task{Args: []string{"true"}, Files: []File{{Target: "/tmp/x"}}, Log: log}
+	if _, err := Start(t.Context(), n.spec(4), bad); err == nil || !strings.Contains(err.Error(), "choose another") {
+		t.Errorf("a file in /tmp: %v", err)
 	}
 }
 
