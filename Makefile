@@ -16,8 +16,8 @@ test:
 	$(GO) test ./...
 
 race: ## the packages that share memory between goroutines, and whole nodes
-	$(GO) test -race -short ./dataplane/... ./discovery/... ./sandbox/... ./api/...
-	OVND_RACE=1 $(GO) test -short -count=1 -run 'OnOneMachine|Crash' ./node/e2e
+	$(GO) test -race -short ./dataplane/... ./discovery/... ./netstack ./sandbox/... ./api/... ./node
+	OVND_RACE=1 $(GO) test -short -count=1 -run 'OnOneMachine|Crash|RoundRobin|TasksOutlive' ./node/e2e
 
 lint: $(BIN)/golangci-lint
 	$(GO) vet ./...

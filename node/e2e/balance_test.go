@@ -210,7 +210,7 @@ func TestPublishedPortRefused(t *testing.T) {
 	}
 	taken := startHostAgent(m) // listens at port 7000
 	r = m.run("service", "create", "--name", "taken", "-p", "7000:80", "ovnd/whoami")
-	if r.code == 0 || !strings.Contains(r.stderr, "7000/tcp") || !strings.Contains(r.stderr, "n1") || !strings.Contains(r.stderr, "in use") {
+	if r.code == 0 || !strings.Contains(r.stderr, "7000/tcp") || !strings.Contains(r.stderr, "n1") || !strings.Contains(r.stderr, "listens at it") {
 		t.Errorf("a port that is taken: exit %d, %q", r.code, r.stderr)
 	}
 	taken.stdin.Close()
