@@ -35,4 +35,6 @@
 // System V and POSIX IPC stay the host's, as X11's shared memory needs.
 // Started by root, the command has uid 0 but, like every command in a sandbox,
 // no capability: what root may do to other users' files ends at the sandbox.
+// A task of root's has another uid instead, under which it still is the owner of
+// root's files: daemons that find themselves root want to become somebody else.
 package sandbox

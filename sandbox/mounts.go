@@ -31,7 +31,7 @@ func setupMounts(cfg *initConfig) error {
 			return fmt.Errorf("%w: %w", errNoProc, err)
 		}
 	}
-	targets, err := newTargets(cfg.Task)
+	targets, err := newTargets(cfg)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func setupMounts(cfg *initConfig) error {
 	err = errors.Join(
 		stageSys(filepath.Join(staging, "sys")),
 		stageEtc(&cfg.Spec),
-		stageSkeletons(filepath.Join(staging, "skeletons")),
+		stageSkeletons(filepath.Join(staging, "skeletons"), cfg.Task != nil && cfg.Root),
 	)
 	if err == nil {
 		err = cfg.Task.stage(targets)
@@ -52,7 +52,7 @@ func setupMounts(cfg *initConfig) error {
 	if err != nil {
 		return err // the namespace goes, and all in it
 	}
-	return cfg.Task.bindMounts() // some may be of what staging covered
+	return cfg.Task.bindMounts(targets.sources) // some may be of what staging covered
 }
 
 // ignoreSetuid makes all mounts nosuid. no_new_privs alone would not do: the

@@ -25,6 +25,7 @@ type initConfig struct {
 	PIDNS      bool  // a pid namespace of its own
 	Foreground bool  // start the command in the terminal's foreground
 	Task       *Task // nil: of Run
+	Root       bool  // the user is root
 }
 
 // Descriptors of an init.
@@ -34,6 +35,9 @@ const (
 	initLogFD     = 5 // the folder of the log; of a task only
 	firstFreeFD   = 6
 )
+
+// taskUser is the user and group ID that a task of root's has in its sandbox.
+const taskUser = 1000
 
 var errNoProc = errors.New("/proc cannot be mounted")
 
@@ -142,11 +146,6 @@ func runOnce(ctx context.Context, spec Spec, cmd Command, pidns bool) (int, erro
 
 // startInit starts the first stage of an init, which inherits the files.
 func startInit(cfg initConfig, cmd Command, more ...*os.File) (*exec.Cmd, *packetConn, error) {
-	config, err := configFile(cfg)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { _ = config.Close() }()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
@@ -162,6 +161,17 @@ func startInit(cfg initConfig, cmd Command, more ...*os.File) (*exec.Cmd, *packe
 	if cfg.PIDNS {
 		flags |= unix.CLONE_NEWPID
 	}
+	uid, gid := os.Geteuid(), os.Getegid()
+	if cfg.Root = uid == 0; cfg.Root && cfg.Task != nil {
+		// Programs that find themselves root want to become somebody else, which
+		// nobody in a sandbox can.
+		uid, gid = taskUser, taskUser
+	}
+	config, err := configFile(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = config.Close() }()
 	proc := &exec.Cmd{
 		Path:       "/proc/self/exe",
 		Args:       []string{initName, stageSetup, cfg.Spec.Name},
@@ -172,8 +182,8 @@ func startInit(cfg initConfig, cmd Command, more ...*os.File) (*exec.Cmd, *packe
 		ExtraFiles: append([]*os.File{theirs, config}, more...), // from initControlFD on
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags:  uintptr(flags),
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}},
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: os.Geteuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: os.Getegid(), Size: 1}},
 			AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP},
 			// Not in the caller's process group: what the terminal sends there
 			// reaches the command once, through Run. A task has nothing to do

@@ -33,18 +33,18 @@ const (
 	skeletonEntries = 1000
 )
 
-// stageSkeletons covers the state folders that the user cannot write to.
-// base is an empty folder.
-func stageSkeletons(base string) error {
+// stageSkeletons covers the state folders that the user cannot write to or, as
+// tasks of root's need it, all of them. base is an empty folder.
+func stageSkeletons(base string, all bool) error {
 	for _, dir := range stateFolders {
 		st, err := os.Lstat(dir)
 		if err != nil || !st.IsDir() {
 			continue
 		}
-		if unix.Access(dir, unix.W_OK) == nil {
+		if !all && unix.Access(dir, unix.W_OK) == nil {
 			err = stageForeign(base, dir)
 		} else {
-			err = stageSkeleton(base, dir)
+			err = stageSkeleton(base, dir, all)
 		}
 		if err != nil {
 			return err
@@ -65,7 +65,7 @@ func stageForeign(base, dir string) error {
 		if !e.IsDir() || !foreign(path) {
 			continue
 		}
-		if err := stageSkeleton(base, path); err != nil {
+		if err := stageSkeleton(base, path, false); err != nil {
 			return err
 		}
 	}
@@ -94,13 +94,13 @@ func foreign(dir string) bool {
 	return false
 }
 
-// stageSkeleton covers a folder with its private copy.
-func stageSkeleton(base, dir string) error {
+// stageSkeleton covers a folder with its private copy: see skeleton for all.
+func stageSkeleton(base, dir string, all bool) error {
 	private := filepath.Join(base, dir)
 	if err := os.MkdirAll(private, 0o755); err != nil {
 		return fmt.Errorf("make a private %s: %w", dir, err)
 	}
-	if err := skeleton(dir, private, hidden, skeletonDepth); err != nil {
+	if err := skeleton(dir, private, hidden, skeletonDepth, all); err != nil {
 		return fmt.Errorf("make a private %s: %w", dir, err)
 	}
 	if err := coverWith(dir, private); err != nil {
@@ -110,8 +110,9 @@ func stageSkeleton(base, dir string) error {
 }
 
 // skeleton fills the folder to with the likes of from's entries. prefix leads
-// from to to the original of from, depth is the number of levels to go.
-func skeleton(from, to, prefix string, depth int) error {
+// from to to the original of from, depth is the number of levels to go, all says
+// that what the user can write to is no exception.
+func skeleton(from, to, prefix string, depth int, all bool) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {
 		return err
@@ -121,7 +122,7 @@ func skeleton(from, to, prefix string, depth int) error {
 			continue
 		}
 		if e.IsDir() {
-			err = skeletonFolder(from, to, prefix, e, depth)
+			err = skeletonFolder(from, to, prefix, e, depth, all)
 		} else {
 			err = skeletonFile(from, to, prefix, e)
 		}
@@ -133,10 +134,10 @@ func skeleton(from, to, prefix string, depth int) error {
 	return nil
 }
 
-func skeletonFolder(from, to, prefix string, e fs.DirEntry, depth int) error {
+func skeletonFolder(from, to, prefix string, e fs.DirEntry, depth int, all bool) error {
 	original, private := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
 	// What is below /run/user is somebody's each.
-	own := original == "/run/user" || unix.Access(original, unix.W_OK|unix.X_OK) == nil
+	own := original == "/run/user" || !all && unix.Access(original, unix.W_OK|unix.X_OK) == nil
 	readable := unix.Access(original, unix.R_OK|unix.X_OK) == nil
 	if readable && !own && (depth == 1 || tooLarge(original)) {
 		return linkOriginal(from, to, prefix, e)
@@ -148,7 +149,7 @@ func skeletonFolder(from, to, prefix string, e fs.DirEntry, depth int) error {
 	case own:
 		return mount(original, private, "", unix.MS_BIND|unix.MS_REC, "")
 	case readable:
-		return skeleton(original, private, filepath.Join("..", prefix, e.Name()), depth-1)
+		return skeleton(original, private, filepath.Join("..", prefix, e.Name()), depth-1, all)
 	}
 	return nil
 }

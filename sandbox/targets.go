@@ -20,31 +20,53 @@ type targets struct {
 	tmp  int    // the host's /tmp, detached; -1: not wanted
 	root string // of a private root folder, empty without one
 	made int
+	all  bool // no folder is the user's own: that of root
 
-	folders map[string]bool // which sources of mounts are
+	sources []mountSource // of the mounts, as the host has them
+}
+
+// A mountSource is what is to be mounted, detached from where it was: staging
+// may cover it, or a private copy of a folder.
+type mountSource struct {
+	fd     int
+	folder bool
+}
+
+func openSource(path string) (s mountSource, err error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return s, err
+	}
+	s.folder = st.IsDir()
+	s.fd, err = unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return s, &fs.PathError{Op: "open_tree", Path: path, Err: err}
+	}
+	return s, nil
 }
 
 // newTargets must be called before staging is mounted.
-func newTargets(t *Task) (*targets, error) {
-	ts := &targets{base: filepath.Join(staging, "targets"), tmp: -1, folders: make(map[string]bool)}
+func newTargets(cfg *initConfig) (*targets, error) {
+	ts := &targets{base: filepath.Join(staging, "targets"), tmp: -1, all: cfg.Root}
+	t := cfg.Task
 	if t == nil {
 		return ts, nil
 	}
 	for _, m := range t.Mounts {
-		st, err := os.Stat(m.Source)
+		s, err := openSource(m.Source)
 		if err != nil {
-			return nil, fmt.Errorf("bind mount of %s: %w", m.Source, err)
+			return nil, fmt.Errorf("bind mount on %s: %w", m.Target, err)
 		}
-		ts.folders[m.Source] = st.IsDir()
+		ts.sources = append(ts.sources, s)
 	}
 	if !t.wantsRoot() {
 		return ts, nil
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, staging, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	tmp, err := openSource(staging)
 	if err != nil {
 		return nil, fmt.Errorf("keep %s for a private root folder: %w", staging, err)
 	}
-	ts.tmp = fd
+	ts.tmp = tmp.fd
 	return ts, nil
 }
 
@@ -105,7 +127,7 @@ func (ts *targets) privateCopy(dir string) error {
 	if err != nil || private {
 		return err
 	}
-	if os.Geteuid() != 0 && unix.Access(ts.inRoot(dir), unix.W_OK) == nil {
+	if !ts.all && unix.Access(ts.inRoot(dir), unix.W_OK) == nil {
 		return nil
 	}
 	if dir == "/" {
@@ -179,9 +201,17 @@ func (ts *targets) bindTop(root string, e fs.DirEntry) error {
 		return err
 	}
 	if from == staging {
-		return unix.MoveMount(ts.tmp, "", unix.AT_FDCWD, to, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		return attach(ts.tmp, to)
 	}
 	return mount(from, to, "", unix.MS_BIND|unix.MS_REC, "")
+}
+
+// attach mounts what openSource has detached.
+func attach(fd int, target string) error {
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return &fs.PathError{Op: "move_mount", Path: target, Err: err}
+	}
+	return nil
 }
 
 // finish takes staging away, and makes the private root folder, if there is

@@ -152,11 +152,11 @@ func (t *Task) stage(ts *targets) error {
 	if t == nil {
 		return nil
 	}
-	for _, m := range t.Mounts {
+	for i, m := range t.Mounts {
 		if below(m.Target, staging) {
 			continue // the user's own: see bind
 		}
-		if _, err := ts.make(m.Target, ts.folders[m.Source]); err != nil {
+		if _, err := ts.make(m.Target, ts.sources[i].folder); err != nil {
 			return fmt.Errorf("bind mount of %s on %s: %w", m.Source, m.Target, err)
 		}
 	}
@@ -174,25 +174,26 @@ func below(path, dir string) bool {
 }
 
 // bindMounts makes a task's mounts.
-func (t *Task) bindMounts() error {
+func (t *Task) bindMounts(sources []mountSource) error {
 	if t == nil {
 		return nil
 	}
-	for _, m := range t.Mounts {
-		if err := m.bind(); err != nil {
+	for i, m := range t.Mounts {
+		if err := m.bind(sources[i]); err != nil {
 			return fmt.Errorf("bind mount of %s on %s: %w", m.Source, m.Target, err)
 		}
 	}
 	return nil
 }
 
-func (m *Mount) bind() error {
+func (m *Mount) bind(from mountSource) error {
+	defer func() { _ = unix.Close(from.fd) }()
 	if below(m.Target, staging) {
-		if err := m.makeTarget(); err != nil {
+		if err := m.makeTarget(from.folder); err != nil {
 			return err
 		}
 	}
-	if err := unix.Mount(m.Source, m.Target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	if err := attach(from.fd, m.Target); err != nil {
 		return err
 	}
 	if !m.ReadOnly {
@@ -206,15 +207,11 @@ func (m *Mount) bind() error {
 }
 
 // makeTarget makes something to mount on, if there is nothing.
-func (m *Mount) makeTarget() error {
+func (m *Mount) makeTarget(folder bool) error {
 	if _, err := os.Stat(m.Target); err == nil {
 		return nil
 	}
-	source, err := os.Stat(m.Source)
-	if err != nil {
-		return err
-	}
-	if source.IsDir() {
+	if folder {
 		return os.MkdirAll(m.Target, 0o755)
 	}
 	return emptyFile(m.Target)

@@ -284,8 +284,10 @@ ls /usr/bin/env /proc/self/exe; touch "$0"/written; ls -A /tmp >/dev/null && hos
 	s := startTestTask(t, n, n.spec(3), Task{
 		Args: []string{"sh", "-c", script, dir},
 		Mounts: []Mount{
-			{Source: dir, Target: "/ovnd-data/deep"}, {Source: dir, Target: "/srv/ovnd"},
-			{Source: dir, Target: "/usr/ovnd"}, {Source: dir, Target: dir + "/new"},
+			{Source: dir, Target: "/ovnd-data/deep"},
+			{Source: dir, Target: "/srv/ovnd"},
+			{Source: dir, Target: "/usr/ovnd"},
+			{Source: dir, Target: dir + "/new"},
 		},
 		Files: []File{
 			{Target: "/ovnd-config", Data: []byte("config\n"), Mode: 0o444},
@@ -307,6 +309,32 @@ ls /usr/bin/env /proc/self/exe; touch "$0"/written; ls -A /tmp >/dev/null && hos
 	bad := Task{Args: []string{"true"}, Files: []File{{Target: "/tmp/x"}}, Log: log}
 	if _, err := Start(t.Context(), n.spec(4), bad); err == nil || !strings.Contains(err.Error(), "choose another") {
 		t.Errorf("a file in /tmp: %v", err)
+	}
+}
+
+// Standard files are blocking ones, as programs expect, and a terminal is one.
+func TestTaskInput(t *testing.T) {
+	n := newFakeNode(t)
+	for _, task := range []Task{
+		{OpenStdin: true, Args: []string{"sh", "-c", "echo ready; read x; echo ended"}},
+		{TTY: true, Args: []string{"sh", "-c", "tty >/dev/null && echo ready; stty size >/dev/null </dev/tty && read x; echo ended"}},
+	} {
+		task.Log.Path = filepath.Join(t.TempDir(), "log")
+		s := startTestTask(t, n, n.spec(3), task)
+		printed := func() string { return readTestLog(t, task.Log, LogOptions{Stdout: true, Tail: -1}) }
+		n.wait("it is ready", func() bool { return strings.Contains(printed(), "ready") })
+		select {
+		case <-s.Exited():
+			t.Errorf("ended without input: %q", printed())
+		case <-time.After(100 * time.Millisecond):
+		}
+		if err := s.Stop(unix.SIGKILL, 0); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "it ends", s.Exited())
+		if got := strings.TrimRight(printed(), "\r\n"); got != "1:ready" {
+			t.Errorf("printed %q", got)
+		}
 	}
 }
 
@@ -384,9 +412,6 @@ func TestDaemon(t *testing.T) {
 func TestNginx(t *testing.T) {
 	if _, err := os.Stat("/usr/sbin/nginx"); err != nil {
 		t.Skip("nginx is not installed")
-	}
-	if os.Geteuid() == 0 {
-		t.Skip("for an ordinary user: see TestAsOrdinaryUser")
 	}
 	n := newFakeNode(t)
 	for _, tc := range []struct {

@@ -207,7 +207,8 @@ func (w *logWriter) close() {
 // them.
 func taskFiles(t *Task, log *logWriter) (files [3]*os.File, keep []io.Closer, err error) {
 	if t.TTY {
-		return terminalFiles(log)
+		files, err = terminalFiles(log)
+		return files, nil, err
 	}
 	if files[0], err = os.Open(os.DevNull); err != nil {
 		return files, nil, err
@@ -232,21 +233,21 @@ func taskFiles(t *Task, log *logWriter) (files [3]*os.File, keep []io.Closer, er
 }
 
 // terminalFiles opens a terminal for the command.
-func terminalFiles(log *logWriter) (files [3]*os.File, keep []io.Closer, err error) {
+func terminalFiles(log *logWriter) (files [3]*os.File, err error) {
 	master, slave, err := OpenTerminal()
 	if err != nil {
-		return files, nil, err
+		return files, err
 	}
 	log.capture(master, Stdout)
 	files[0] = slave
 	for i := 1; i < 3; i++ {
 		fd, err := unix.FcntlInt(slave.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
-			return files, nil, err
+			return files, err
 		}
 		files[i] = os.NewFile(uintptr(fd), slave.Name())
 	}
-	return files, nil, nil
+	return files, nil
 }
 
 // OpenTerminal makes a pseudo terminal, pty(7).
