@@ -284,7 +284,7 @@ func NewPortForward(cfg PortForwardConfig) (*PortForward, error) {
 	network := cfg.Port.Protocol.String()
 	if cfg.Port.Published == 0 {
 		var err error
-		if cfg.Port.Published, err = freePort(cfg.Addrs, cfg.Port.Protocol); err != nil {
+		if cfg.Port.Published, err = anyFreePort(cfg.Addrs, cfg.Port.Protocol); err != nil {
 			return nil, &PortError{Node: cfg.Node, Port: cfg.Port, Err: err}
 		}
 	}
@@ -297,9 +297,9 @@ func NewPortForward(cfg PortForwardConfig) (*PortForward, error) {
 	return &PortForward{open}, nil
 }
 
-// freePort finds a port that nobody listens at. Somebody may before it is used:
+// anyFreePort finds a port that nobody listens at. Somebody may before it is used:
 // then the task fails, and the next one has another.
-func freePort(addrs []netip.Addr, p directory.Protocol) (uint16, error) {
+func anyFreePort(addrs []netip.Addr, p directory.Protocol) (uint16, error) {
 	if len(addrs) == 0 {
 		return 0, errors.New("no address to listen at")
 	}

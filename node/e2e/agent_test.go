@@ -81,7 +81,11 @@ func (a *agent) do(args []string) (any, error) {
 		return nil, ping(args[1], size)
 	case "open":
 		var err error
-		a.stream, err = net.DialTimeout("tcp", net.JoinHostPort(args[1], strconv.Itoa(agentPort+1)), 5*time.Second)
+		addr := args[1]
+		if _, _, noPort := net.SplitHostPort(addr); noPort != nil {
+			addr = net.JoinHostPort(addr, strconv.Itoa(agentPort+1))
+		}
+		a.stream, err = net.DialTimeout("tcp", addr, 5*time.Second)
 		return nil, err
 	case "exchange":
 		return nil, a.exchange()
