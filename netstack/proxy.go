@@ -54,12 +54,16 @@ type request struct {
 }
 
 // run implements [job].
-func (q *request) run() { q.b.serve(q.r) }
+func (q *request) run() {
+	if p := q.b.serve(q.r); p != nil {
+		p.run()
+	}
+}
 
-// serve answers one SYN. The client's handshake is completed only when a backend
+// serve answers one SYN, and returns the pump that is to run, if one is. The client's handshake is completed only when a backend
 // has been reached, so that what a backend refuses is refused. However it ends,
 // the request is completed: it holds a place.
-func (b *Balancer) serve(r *tcp.ForwarderRequest) {
+func (b *Balancer) serve(r *tcp.ForwarderRequest) *pump {
 	defer b.work.Done()
 	id := r.ID()
 	defer b.conns.settle(id)
@@ -68,7 +72,7 @@ func (b *Balancer) serve(r *tcp.ForwarderRequest) {
 	if err != nil {
 		b.counters.noBackend.Add(1)
 		r.Complete(true)
-		return
+		return nil
 	}
 	b.conns.answer(id)
 	front := &leg{}
@@ -77,11 +81,11 @@ func (b *Balancer) serve(r *tcp.ForwarderRequest) {
 	if terr != nil {
 		b.counters.abandoned.Add(1)
 		back.ep.Abort()
-		return
+		return nil
 	}
 	front.ep = ep
 	b.keepAlive(ep)
-	b.carry(front, back, &use{backend: bk, client: fromAddr(id.RemoteAddress), vip: fromAddr(id.LocalAddress)})
+	return b.carry(front, back, &use{backend: bk, client: fromAddr(id.RemoteAddress), vip: fromAddr(id.LocalAddress)})
 }
 
 // attemptFor begins the attempt for a client's request; nil if the service has

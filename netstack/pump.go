@@ -40,8 +40,9 @@ type carriage struct {
 }
 
 // carry passes on what either leg gives to the other, until both have ended or
-// one fails. The legs are the carriage's from now on.
-func (b *Balancer) carry(front, back *leg, u *use) {
+// one fails. The legs are the carriage's from now on. The caller runs the pump
+// that it returns, unless nil: the backend may have spoken already.
+func (b *Balancer) carry(front, back *leg, u *use) *pump {
 	c := &carriage{b: b, use: u, front: front, back: back, open: 2}
 	c.up.init(c, front, back)
 	c.down.init(c, back, front)
@@ -49,7 +50,7 @@ func (b *Balancer) carry(front, back *leg, u *use) {
 	if !b.conns.add(u) {
 		front.ep.Abort()
 		back.ep.Abort()
-		return
+		return nil
 	}
 	b.counters.connections.Add(1)
 	for _, l := range []*leg{front, back} {
@@ -58,8 +59,13 @@ func (b *Balancer) carry(front, back *leg, u *use) {
 		l.queue.EventRegister(&l.entry)
 	}
 	// What has happened before they listened.
-	c.up.wake()
-	c.down.wake()
+	if c.up.hasWork() {
+		c.up.wake()
+	}
+	if c.down.hasWork() && c.down.claim() {
+		return &c.down
+	}
+	return nil
 }
 
 // NotifyEvent implements [waiter.EventListener]. Locks of gVisor are held.
@@ -108,6 +114,7 @@ const (
 	pumpIdle uint32 = iota
 	pumpRuns
 	pumpWoken // while it ran: it must look again
+	pumpEnded // for good
 )
 
 // A pump moves bytes from one leg to the other. It runs, on a goroutine that it
@@ -128,21 +135,33 @@ func (p *pump) init(c *carriage, from, to *leg) {
 	from.in, to.out = p, p
 }
 
+// hasWork reports whether the leg that it takes from has something, or has ended.
+func (p *pump) hasWork() bool {
+	return p.from.ep.Readiness(waiter.ReadableEvents) != 0
+}
+
 // wake has the pump look whether there is something to move.
 func (p *pump) wake() {
+	if p.claim() {
+		p.conn.b.crew.do(p)
+	}
+}
+
+// claim reports whether the caller must have the pump run. If it runs already it
+// looks again; if it has ended there is nothing to do.
+func (p *pump) claim() bool {
 	for {
 		switch p.state.Load() {
 		case pumpIdle:
 			if p.state.CompareAndSwap(pumpIdle, pumpRuns) {
-				p.conn.b.crew.do(p)
-				return
+				return true
 			}
 		case pumpRuns:
 			if p.state.CompareAndSwap(pumpRuns, pumpWoken) {
-				return
+				return false
 			}
 		default:
-			return
+			return false
 		}
 	}
 }
@@ -151,8 +170,10 @@ func (p *pump) wake() {
 func (p *pump) run() {
 	for {
 		p.state.Store(pumpRuns)
-		if !p.ended {
-			p.move()
+		p.move()
+		if p.ended {
+			p.state.Store(pumpEnded)
+			return
 		}
 		if p.state.CompareAndSwap(pumpRuns, pumpIdle) {
 			return
