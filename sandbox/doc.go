@@ -22,6 +22,21 @@
 // holds for SIGKILL too and, unlike PR_SET_PDEATHSIG, neither depends on a
 // thread of the caller nor denies the command a SIGTERM first.
 //
+// # Tasks
+//
+// Start makes a sandbox for a task of a service. Its init is in a session of its
+// own and outlives the node, kill -9 included: it looks for the next one, and
+// hands it the devices, the resolver's sockets and the state of the command. It
+// writes the command's output to a log (tasklog.go), keeps the exit status until
+// a node has it, and kills everything if no node answers for Task.Orphan.
+//
+// A task ends with its command, if that fails: what is left is killed. If it
+// ends well and left a daemon, as nginx does, the daemon takes its place.
+//
+// The node speaks to inits of both kinds by a Session: message.go has the
+// protocol, node and init each send what the other has to know, with
+// descriptors. What Exec starts is the init's child.
+//
 // # What a command sees
 //
 // Files are the user's own, /tmp and home included, with these exceptions, all
