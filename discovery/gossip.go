@@ -92,7 +92,7 @@ type gossip struct {
 // A membership is this node's participation in the gossip of one network.
 type membership struct {
 	joined  time.Time
-	alone   bool // nobody else was in gossip when it was joined
+	alone   bool // nobody else was in gossip when it was joined, and nobody came
 	synced  atomic.Bool
 	entries map[string]entry // what is published, by endpoint ID
 	nodes   []string         // gossip names on the network when last looked
@@ -326,6 +326,9 @@ func (g *gossip) crossed() {
 		nodes := g.nodesOf(id)
 		turnedUp := slices.ContainsFunc(nodes, func(n string) bool { return !slices.Contains(m.nodes, n) })
 		m.nodes = nodes
+		if turnedUp && !g.greeted.Load() {
+			m.alone = false // it came to us, and has asked for the exchange
+		}
 		if turnedUp && (len(m.entries) <= maxRepeats || now.Sub(m.joined) <= crossingWindow) {
 			m.due = []time.Time{now}
 			at := now.Add(settleTime)

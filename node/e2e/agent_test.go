@@ -81,11 +81,7 @@ func (a *agent) do(args []string) (any, error) {
 		return nil, ping(args[1], size)
 	case "open":
 		var err error
-		addr := args[1]
-		if _, _, noPort := net.SplitHostPort(addr); noPort != nil {
-			addr = net.JoinHostPort(addr, strconv.Itoa(agentPort+1))
-		}
-		a.stream, err = net.DialTimeout("tcp", addr, 5*time.Second)
+		a.stream, err = net.DialTimeout("tcp", withPort(args[1], agentPort+1), 5*time.Second)
 		return nil, err
 	case "exchange":
 		return nil, a.exchange()
@@ -107,6 +103,14 @@ func (a *agent) do(args []string) (any, error) {
 		return os.ReadFile(args[1])
 	}
 	return nil, fmt.Errorf("unknown command %q", args[0])
+}
+
+// withPort adds a port to an address that has none.
+func withPort(addr string, port int) string {
+	if _, _, err := net.SplitHostPort(addr); err == nil {
+		return addr
+	}
+	return net.JoinHostPort(addr, strconv.Itoa(port))
 }
 
 // listen starts the services that other agents use.
@@ -182,7 +186,7 @@ func send(to string, n int) error {
 
 // udpEcho sends n datagrams one after the other and returns how many came back.
 func udpEcho(to string, n, size int) (int, error) {
-	c, err := net.Dial("udp", net.JoinHostPort(to, strconv.Itoa(agentPort)))
+	c, err := net.Dial("udp", withPort(to, agentPort))
 	if err != nil {
 		return 0, err
 	}

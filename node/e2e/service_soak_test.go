@@ -24,7 +24,7 @@ func TestIdleConnection(t *testing.T) {
 	m := newNode(t, hosts[0], "n1", addrs[0]).up()
 	w := newNode(t, hosts[1], "n2", addrs[1]).up("--join", m.token("worker"), hostPort(addrs[0], 2377))
 	m.must("network", "create", "-d", "overlay", "--attachable", "net")
-	m.must("service", "create", "-q", "--name", "echo", "--network", "net", "--replicas", "2", "-p", "7101:7001",
+	m.must("service", "create", "-q", "--name", "echo", "--network", "net", "--replicas", "2", "-p", "7101:7001", "-p", "7100:7000/udp",
 		"--env", agentEnv+"=1", "host", testProgram(t), "serve")
 	inside := w.startAgent("--network", "net")
 	outside := startHostAgent(m)
@@ -34,6 +34,13 @@ func TestIdleConnection(t *testing.T) {
 	}
 	open(inside, "echo:7001")
 	open(outside, w.addr+":7101")
+	for from, to := range map[*sandbox]string{inside: "echo:7000", outside: w.addr + ":7100"} {
+		var back int
+		from.mustAsk(&back, "udp", to, "100", "1000")
+		if back != 100 {
+			t.Errorf("%d of 100 datagrams to %s came back", back, to)
+		}
+	}
 	time.Sleep(idleTime())
 	inside.mustAsk(nil, "exchange")
 	outside.mustAsk(nil, "exchange")
