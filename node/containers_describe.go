@@ -76,7 +76,7 @@ func (st *sandboxState) containerPorts(at netip.Addr) []api.ContainerPort {
 	for _, p := range ingressPorts(&st.Task.Task) {
 		ports = append(ports, api.ContainerPort{Protocol: p.Protocol.String(), Target: p.Target})
 	}
-	for _, p := range st.task.hostPorts {
+	for _, p := range st.Task.HostPorts {
 		ports = append(ports, api.ContainerPort{Protocol: p.Protocol.String(), Target: p.Target, Published: p.Published, HostIP: at})
 	}
 	return ports

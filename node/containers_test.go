@@ -55,7 +55,7 @@ func testTask() *sandboxState {
 // TestDescribe: a task in Docker's words, from its record and state.
 func TestDescribe(t *testing.T) {
 	st := testTask()
-	st.task.hostPorts = []directory.Port{{Protocol: directory.UDP, Target: 53, Published: 32768}}
+	st.Task.HostPorts = []directory.Port{{Protocol: directory.UDP, Target: 53, Published: 32768}}
 	s := &sandboxes{member: &member{networks: &networks{publish: []netip.Addr{netip.MustParseAddr("192.0.2.11")}}}, byID: map[string]*sandboxState{st.Spec.ID: st}}
 	got := containers{s}.Containers()[0]
 	if got.State.Status != container.StateCreated || got.Hostname != "box" || got.StopSignal != "SIGQUIT" || got.Health.Retries != 2 || got.LogPath == "" {

@@ -35,6 +35,10 @@ func (s *sandboxes) addInterface(m *member, st *sandboxState, att attachment) er
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if st.over() || s.byID[st.Spec.ID] != st {
+		m.networks.release(att.Network.ID)
+		return errOver
+	}
 	st.Attachments = append(st.Attachments, att)
 	st.Spec.Interfaces = append(st.Spec.Interfaces, in)
 	return nil
@@ -45,12 +49,18 @@ func (s *sandboxes) addInterface(m *member, st *sandboxState, att attachment) er
 func (s *sandboxes) complete(m *member, st *sandboxState) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if st.over() || s.byID[st.Spec.ID] != st {
+		return errOver
+	}
 	if !st.internal() {
 		addr, err := m.bridge.address(s.bridgeAddrsLocked())
 		if err != nil {
 			return err
 		}
 		st.Bridge = addr
+		if st.task != nil {
+			st.task.reach.Store(&addr)
+		}
 		st.Spec.Interfaces = append(st.Spec.Interfaces, m.bridge.connect(fmt.Sprintf("eth%d", len(st.Spec.Interfaces)), addr, m.sw.Workers()))
 	}
 	st.Spec.Resolver = true

@@ -31,6 +31,9 @@ const (
 	detachPatience = 5 * time.Second
 )
 
+// errOver reports that a sandbox ended while it was furnished.
+var errOver = errors.New("the node left its swarm meanwhile")
+
 // attacher is what sandboxes need of the swarm.
 type attacher interface {
 	AttachNetwork(ctx context.Context, containerID, target string, addrs []string) (cluster.Attachment, error)
@@ -151,6 +154,12 @@ func (s *sandboxes) restoreLocked(rec record) {
 			}
 			return
 		}
+	}
+	if st.task != nil {
+		if st.Bridge.IsValid() {
+			st.task.reach.Store(&st.Bridge)
+		}
+		s.restorePortsLocked(st)
 	}
 	s.byID[rec.Spec.ID] = st
 	s.expectLocked(st, restoreContact)
@@ -328,19 +337,25 @@ func (s *sandboxes) giveBack(taskID string) error {
 // leave forgets the swarm: the data plane is about to end, and with it whatever
 // runs on the swarm's networks.
 func (s *sandboxes) leave(server *sandbox.Server) {
-	s.mu.Lock()
-	ids := make([]string, 0, len(s.byID))
-	for id := range s.byID {
-		ids = append(ids, id)
+	for {
+		s.mu.Lock()
+		var ids []string
+		for id, st := range s.byID {
+			if !st.over() {
+				ids = append(ids, id)
+			}
+		}
+		if len(ids) == 0 { // nor does one begin before the member is forgotten
+			s.member = nil
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		for _, id := range ids {
+			server.End(id, "the node left its swarm")
+			s.Detach(id)
+		}
 	}
-	s.mu.Unlock()
-	for _, id := range ids {
-		server.End(id, "the node left its swarm")
-		s.Detach(id)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.member = nil
 }
 
 // lost ends the sandbox that an attachment belonged to: the swarm may give its

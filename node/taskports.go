@@ -66,39 +66,64 @@ func (t tasks) holdPorts(ctx context.Context, m *member, st *sandboxState) error
 		if !p.HostMode {
 			continue
 		}
-		forward, err := netstack.NewPortForward(netstack.PortForwardConfig{
-			Addrs: m.networks.publish, Port: p.Port, Node: t.hostname, Log: t.log,
-			Dial: func(ctx context.Context, network string) (net.Conn, error) {
-				return t.dialBridge(ctx, st, network, p.Target)
-			},
-		})
+		port, give, err := t.forwardPort(m, st, p.Port)
 		if err != nil {
 			release()
 			return err
 		}
-		serving := startStage(context.Background(), "port of "+st.Spec.Name, forward.Run)
-		hostPorts = append(hostPorts, forward.Port())
-		held = append(held, func() {
-			if err := serving.stop(stackPatience); err != nil {
-				t.log.Warn("published port not closed properly", "task", st.Spec.Name, "error", err)
-			}
-		})
+		hostPorts, held = append(hostPorts, port), append(held, give)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	st.task.ports, st.task.hostPorts = release, hostPorts
+	if st.over() { // the node left its swarm meanwhile
+		release()
+		return errOver
+	}
+	st.task.ports, st.Task.HostPorts = release, hostPorts
 	return nil
 }
 
-// dialBridge connects to a task by the gateway bridge.
-func (t tasks) dialBridge(ctx context.Context, st *sandboxState, network string, port uint16) (net.Conn, error) {
-	t.mu.Lock()
-	m, addr := t.member, st.Bridge
-	t.mu.Unlock()
-	if m == nil || !addr.IsValid() {
-		return nil, errors.New("the task is not on the gateway bridge")
+// forwardPort serves a port of the task that is published in host mode. It must
+// not need the mutex of sandboxes, under which it is given back.
+func (s *sandboxes) forwardPort(m *member, st *sandboxState, p directory.Port) (directory.Port, func(), error) {
+	forward, err := netstack.NewPortForward(netstack.PortForwardConfig{
+		Addrs: m.networks.publish, Port: p, Node: s.hostname, Log: s.log,
+		Dial: func(ctx context.Context, network string) (net.Conn, error) {
+			addr := st.task.reach.Load()
+			if addr == nil {
+				return nil, errors.New("the task is not on the gateway bridge")
+			}
+			return m.bridge.DialContext(ctx, network, net.JoinHostPort(addr.String(), strconv.Itoa(int(p.Target))))
+		},
+	})
+	if err != nil {
+		return directory.Port{}, nil, err
 	}
-	return m.bridge.DialContext(ctx, network, net.JoinHostPort(addr.String(), strconv.Itoa(int(port))))
+	serving := startStage(context.Background(), "port of "+st.Spec.Name, forward.Run)
+	return forward.Port(), func() {
+		if err := serving.stop(stackPatience); err != nil {
+			s.log.Warn("published port not closed properly", "task", st.Spec.Name, "error", err)
+		}
+	}, nil
+}
+
+// restorePortsLocked serves the ports of a task of a former life again that are
+// published in host mode: those that it had, which others may remember.
+func (s *sandboxes) restorePortsLocked(st *sandboxState) {
+	var held []func()
+	for _, p := range st.Task.HostPorts {
+		_, give, err := s.forwardPort(s.member, st, p)
+		if err != nil {
+			s.log.Error("published port is not served any more", "task", st.Spec.Name, "error", err)
+			continue
+		}
+		held = append(held, give)
+	}
+	st.task.ports = func() {
+		for _, f := range held {
+			f()
+		}
+	}
 }
 
 // awaitIngress returns what serves the published ports, once the swarm has

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -53,7 +54,10 @@ type taskRecord struct {
 	Launched bool         // its init was started
 	Started  time.Time    // its command; zero before
 	Ready    bool         // it takes the traffic of its service
-	Exit     *sandbox.ExitStatus
+	// HostPorts are those published in host mode, with the port that was found
+	// for 0.
+	HostPorts []directory.Port `json:",omitempty"`
+	Exit      *sandbox.ExitStatus
 }
 
 // A taskState is a task in the life of this process.
@@ -64,14 +68,13 @@ type taskState struct {
 	healthy   chan struct{} // closed when its health check is content
 	removed   chan struct{} // closed when it is forgotten
 	checks    atomic.Pointer[health.State]
+	reach     atomic.Pointer[netip.Addr] // its address on the gateway bridge; nil: not there
 
 	// The mutex of sandboxes guards these.
 	draining bool
 	claimed  bool // the swarm has asked for it
 	health   *stage
 	ports    func() // gives back its published ports; nil: holds none
-	// hostPorts are those in host mode, with the port that was found for 0.
-	hostPorts []directory.Port
 
 	once struct{ gone, healthy, unhealthy, removed sync.Once }
 }
@@ -198,24 +201,39 @@ func (t tasks) StartTask(ctx context.Context, taskID string) error {
 
 // launch starts the task's init, once.
 func (t tasks) launch(ctx context.Context, st *sandboxState) error {
+	cmd, spec, err := t.beginLaunch(st)
+	if err != nil || cmd == nil {
+		return err
+	}
+	// Without the lock: making namespaces takes a while.
+	if _, err := sandbox.Start(ctx, spec, *cmd); err != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if st.deadline != nil {
+			st.deadline.Stop()
+			st.deadline = nil
+		}
+		return err
+	}
+	return nil
+}
+
+// beginLaunch notes that the task's init starts and expects it. It returns what
+// to start, nil if there is nothing.
+func (t tasks) beginLaunch(st *sandboxState) (*sandbox.Task, sandbox.Spec, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if st.Task.Launched || st.over() {
-		return nil
+		return nil, sandbox.Spec{}, nil
 	}
 	st.Task.Launched = true
 	if err := t.files.save(st.record); err != nil {
-		return err
+		return nil, sandbox.Spec{}, err
 	}
 	t.expectLocked(st, firstContact)
 	cmd := st.Task.Command
 	st.Task.Command = sandbox.Task{}
-	if _, err := sandbox.Start(ctx, st.Spec, cmd); err != nil {
-		st.deadline.Stop()
-		st.deadline = nil
-		return err
-	}
-	return nil
+	return &cmd, st.Spec, nil
 }
 
 // becomeReady waits for the task's health, if it is checked, and lets the other
@@ -382,7 +400,7 @@ func (t tasks) TaskStatus(taskID string) (cluster.TaskStatus, bool) {
 	if e := st.Task.Exit; e != nil {
 		status.ExitCode, status.PID = e.Code, 0
 	}
-	status.Ports = slices.Clone(st.task.hostPorts)
+	status.Ports = slices.Clone(st.Task.HostPorts)
 	return status, true
 }
 
