@@ -181,22 +181,31 @@ func (t tasks) StartTask(ctx context.Context, taskID string) error {
 	if err := t.launch(ctx, st); err != nil {
 		return err
 	}
-	select {
-	case <-st.task.attached:
-	case <-st.task.gone:
-		return t.exitOf(st).Err()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-st.session.Started():
-	case <-st.task.gone:
-		return t.exitOf(st).Err()
-	case <-ctx.Done():
-		return ctx.Err()
+	if ok, err := t.begun(ctx, st); !ok {
+		return err
 	}
 	t.announce(st, events.ActionStart, nil)
 	return t.becomeReady(ctx, st)
+}
+
+// begun waits until the task's command runs. One that has ended by then does
+// not, and how it ended is the error.
+func (t tasks) begun(ctx context.Context, st *sandboxState) (bool, error) {
+	select {
+	case <-st.task.attached:
+	case <-st.task.gone:
+		return false, t.exitOf(st).Err()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	select {
+	case <-st.session.Started():
+		return true, nil
+	case <-st.task.gone:
+		return false, t.exitOf(st).Err()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 }
 
 // launch starts the task's init, once.
@@ -265,11 +274,15 @@ func (t tasks) becomeReady(ctx context.Context, st *sandboxState) error {
 	return t.files.save(st.record)
 }
 
-// WaitTask implements cluster.TaskRunner.
+// WaitTask implements cluster.TaskRunner. A task that a former life of the node
+// started is not started again: its health is watched from here on.
 func (t tasks) WaitTask(ctx context.Context, taskID string) (cluster.TaskExit, error) {
 	st, err := t.find(taskID)
 	if err != nil {
 		return cluster.TaskExit{}, err
+	}
+	if ok, _ := t.begun(ctx, st); ok { // how it ended is told below
+		t.watchHealth(st)
 	}
 	select {
 	case <-st.task.gone:
