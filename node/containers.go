@@ -17,6 +17,10 @@ import (
 	"github.com/ovnd/ovnd/sandbox"
 )
 
+// reconnectPatience is how long what is asked of a container waits for its init
+// to come back to a node that restarted; they try once in a second.
+const reconnectPatience = 2 * time.Second
+
 // defaultGrace is what a process of `ovnd run` has between the stop signal and
 // SIGKILL, Docker's default.
 const defaultGrace = 10 * time.Second
@@ -69,6 +73,22 @@ func (c containers) running(id string) (*sandboxState, *sandbox.Session, error) 
 	return st, session, nil
 }
 
+// awaitRunning is running for what can wait a moment for the init.
+func (c containers) awaitRunning(ctx context.Context, id string) (*sandboxState, *sandbox.Session, error) {
+	for end := time.Now().Add(reconnectPatience); c.awaited(id) && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return c.running(id)
+}
+
+// awaited reports whether the init of a container is about to connect.
+func (c containers) awaited(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.byID[id]
+	return st != nil && st.waits()
+}
+
 func notRunning(id string) error {
 	return cerrdefs.ErrConflict.WithMessage(fmt.Sprintf("container %s is not running", id))
 }
@@ -92,7 +112,7 @@ func (c containers) ContainerLogs(ctx context.Context, id string, opts api.LogOp
 // ContainerStop implements api.ContainerBackend. A task that will be gone soon
 // gets no new connections; the swarm replaces it.
 func (c containers) ContainerStop(ctx context.Context, id string, opts api.StopOptions) error {
-	st, session, err := c.running(id)
+	st, session, err := c.awaitRunning(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -147,7 +167,7 @@ func (c containers) stopped(ctx context.Context, st *sandboxState, session *sand
 // ContainerKill implements api.ContainerBackend. SIGKILL is for all that runs
 // in the container, as the kernel does when it hits the first process of one.
 func (c containers) ContainerKill(ctx context.Context, id string, sig syscall.Signal) error {
-	st, session, err := c.running(id)
+	st, session, err := c.awaitRunning(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ type streams struct {
 
 // ContainerExec implements api.ContainerBackend.
 func (c containers) ContainerExec(ctx context.Context, id string, e api.ExecConfig) (api.ExecProcess, error) {
-	_, session, err := c.running(id)
+	_, session, err := c.awaitRunning(ctx, id)
 	if err != nil {
 		return nil, err
 	}
