@@ -80,6 +80,8 @@ type Balancer struct {
 
 	updating sync.Mutex // one Update at a time
 
+	answers chan []byte // SYN-ACKs that wait to be sent
+
 	done chan struct{} // closed when Run ends
 	// work counts the goroutines, and one more until nothing can start another.
 	work sync.WaitGroup
@@ -122,12 +124,13 @@ func NewBalancer(cfg BalancerConfig) (*Balancer, error) {
 		return nil, fmt.Errorf("BalancerConfig.MTU: %d is not from %d to %d", cfg.MTU, encap.MinMTU4, encap.MaxMTU)
 	}
 	b := &Balancer{
-		cfg:   cfg,
-		log:   cfg.Log.With("network", cfg.Name),
-		link:  NewLink(cfg.MTU, cfg.Send),
-		turns: newTurns(),
-		done:  make(chan struct{}),
+		cfg:     cfg,
+		log:     cfg.Log.With("network", cfg.Name),
+		turns:   newTurns(),
+		done:    make(chan struct{}),
+		answers: make(chan []byte, maxAnswers),
 	}
+	b.link = NewLink(cfg.MTU, b.send)
 	b.work.Add(1)
 	b.crew = newCrew(&b.work)
 	b.snap.Store(&directory.Snapshot{})
@@ -149,6 +152,7 @@ func NewBalancer(cfg BalancerConfig) (*Balancer, error) {
 	b.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, b.handleTCP)
 	b.dgram = udp.NewForwarder(b.stack, b.beginFlow)
 	b.stack.SetTransportProtocolHandler(udp.ProtocolNumber, b.dgram.HandlePacket)
+	b.work.Go(b.sendAnswers)
 	return b, nil
 }
 
