@@ -3,6 +3,8 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -42,6 +44,7 @@ func TestCrash(t *testing.T) {
 		a2.mustAsk(nil, "exchange")
 		// The restarted node is new to the others' gossip, which takes a moment.
 		w2.waitLog("gossip joined")
+		w3.knowsPeer(w2)
 		others := a3.background("udp", addr2, "3000", "200")
 		m.up()
 		others(t, 3000)
@@ -77,6 +80,28 @@ func TestCrash(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// knowsPeer waits until the node knows a restarted other by its new gossip name
+// alone. Before that the old name's end takes the other's endpoints away for a
+// moment.
+func (n *node) knowsPeer(other *node) {
+	n.t.Helper()
+	log, err := os.ReadFile(other.log)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	started := regexp.MustCompile(`gossip started" name=(\S+)`).FindAllStringSubmatch(string(log), -1)
+	if len(started) == 0 {
+		n.t.Fatalf("%s has not started gossip", other.name)
+	}
+	n.eventually(n.name+" knows "+other.name, func() error {
+		out := n.must("status", "--format", "{{range .Peers}}{{.IP}} {{.Name}}\n{{end}}")
+		if want := other.addr + " " + started[len(started)-1][1]; !strings.Contains(out, want) {
+			return fmt.Errorf("no %q in %q", want, out)
+		}
+		return nil
 	})
 }
 
