@@ -72,6 +72,8 @@ func privilegeRefusals(c *swarmapi.ContainerSpec) []refusal {
 	}
 	return []refusal{
 		{len(c.CapabilityAdd) > 0, "--cap-add", "a task of ovnd has no capabilities, as its user has none; leave it out"},
+		{c.ReadOnly, "--read-only", "a task of ovnd sees its node's files as the node's user does; leave it out, and bind what must stay as it is with --mount …,readonly"},
+		{len(c.Sysctls) > 0, "--sysctl", "leave it out"},
 		{len(c.Groups) > 0, "--group", "a task of ovnd has its user's groups; leave it out"},
 		{c.Isolation != swarmapi.ContainerIsolationDefault, "--isolation", "it is for Windows; leave it out"},
 		{p.CredentialSpec != nil, "--credential-spec", "it is for Windows; leave it out"},

@@ -64,8 +64,12 @@ func TestCheckTaskSpec(t *testing.T) {
 		"--limit-pids is not supported":    func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) { c.PidsLimit = 5 },
 		"--oom-score-adj is not supported": func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) { c.OomScoreAdj = 5 },
 		"--cap-add is not supported":       func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) { c.CapabilityAdd = []string{"NET_ADMIN"} },
-		"--group is not supported":         func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) { c.Groups = []string{"adm"} },
-		"--isolation is not supported":     func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) { c.Isolation = swarmapi.ContainerIsolationHyperV },
+		"--read-only is not supported":     func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) { c.ReadOnly = true },
+		"--sysctl is not supported": func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) {
+			c.Sysctls = map[string]string{"net.ipv4.ip_default_ttl": "5"}
+		},
+		"--group is not supported":     func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) { c.Groups = []string{"adm"} },
+		"--isolation is not supported": func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) { c.Isolation = swarmapi.ContainerIsolationHyperV },
 		"Seccomp is not supported": func(_ *swarmapi.TaskSpec, c *swarmapi.ContainerSpec) {
 			c.Privileges = &swarmapi.Privileges{Seccomp: &swarmapi.Privileges_SeccompOpts{Mode: swarmapi.Privileges_SeccompOpts_UNCONFINED}}
 		},

@@ -29,7 +29,8 @@ type Config struct {
 	// Ephemeral nodes leave the swarm and delete their state when they stop.
 	Ephemeral bool
 
-	Hostname string // shown by `node ls`; empty: the host's name
+	// Hostname is shown by `node ls`; empty: that of the last run, or the host's.
+	Hostname string
 
 	// AdvertiseAddr is the address that other nodes use. A zero address is
 	// chosen by DefaultAdvertiseAddr, a zero port is DefaultSwarmPort.
@@ -56,7 +57,7 @@ type Config struct {
 	SubnetSize      uint32
 
 	// Labels are engine labels: placement constraints see them as
-	// engine.labels.
+	// engine.labels. Nil: those of the last run.
 	Labels map[string]string
 
 	// DNSAddr is where the node answers for the names of all its networks to

@@ -66,11 +66,6 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	if cfg.Hostname == "" {
-		if cfg.Hostname, err = os.Hostname(); err != nil {
-			return nil, errors.New("this machine has no host name: give one with --hostname")
-		}
-	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log, paths: paths, stateDir: paths.StateDir,
 		store: directory.NewStore(), events: api.NewEventLog(),
@@ -103,6 +98,9 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 		defer os.RemoveAll(n.stateDir) //nolint:errcheck // removed at the next start otherwise
 	}
 	if n.installation, err = installationID(filepath.Join(n.paths.StateDir, "id")); err != nil {
+		return err
+	}
+	if err := n.settleIdentity(); err != nil {
 		return err
 	}
 	if err := n.build(); err != nil {

@@ -10,7 +10,7 @@ import (
 // Waits between an init's attempts to reach its node.
 const (
 	firstRetry = 50 * time.Millisecond
-	lastRetry  = time.Second
+	lastRetry  = 250 * time.Millisecond
 	// answerTimeout bounds how long a node may think about an attachment.
 	answerTimeout = 30 * time.Second
 )

@@ -105,9 +105,11 @@ func (f *upFlags) config(c *cli, args []string) (node.Config, error) {
 		JoinToken:    f.joinToken,
 		Availability: swarm.NodeAvailability(f.availability),
 		SubnetSize:   f.poolMask,
-		Labels:       opts.ConvertKVStringsToMap(f.labels.GetSlice()),
 		HostLoopback: f.hostLoopback,
 		Log:          log,
+	}
+	if labels := f.labels.GetSlice(); len(labels) > 0 {
+		cfg.Labels = opts.ConvertKVStringsToMap(labels)
 	}
 	if len(args) > 0 {
 		cfg.JoinAddr = args[0]
