@@ -20,7 +20,7 @@ func TestUpConfig(t *testing.T) {
 		args []string
 		want node.Config
 	}{
-		{"nothing", nil, node.Config{Availability: swarm.NodeAvailabilityActive, SubnetSize: 24, Labels: map[string]string{}}},
+		{"nothing", nil, node.Config{Availability: swarm.NodeAvailabilityActive, SubnetSize: 24}},
 		{"everything", []string{
 			"--join", "SWMTKN-1-w", "--hostname", "h", "--advertise-addr", "127.0.0.3", "--listen-addr", "127.0.0.4:2378",
 			"--data-path-addr", "127.0.0.5", "--data-path-port", "5000", "--ephemeral", "--label", "a=b", "--availability", "drain",
