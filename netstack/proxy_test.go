@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -121,12 +122,16 @@ func TestVIPUnderLoad(t *testing.T) {
 			all.Go(func() {
 				for range requests {
 					c, err := dialVIP(t, client, 80)
-					if err != nil {
+					reset := err != nil && strings.HasSuffix(err.Error(), (&tcpip.ErrConnectionReset{}).String())
+					if err != nil && !reset {
 						t.Errorf("VIP: %v", err)
 						return
 					}
-					name, err := io.ReadAll(c)
-					c.Close()
+					var name []byte
+					if err == nil {
+						name, err = io.ReadAll(c)
+						c.Close()
+					}
 					mu.Lock()
 					if got[string(name)]++; err != nil {
 						broken++
@@ -148,8 +153,9 @@ func TestVIPUnderLoad(t *testing.T) {
 		}
 	}
 	time.AfterFunc(20*time.Millisecond, func() { doomed.Close() })
-	// What waits in its queue to be accepted has reached it.
-	if _, broken := load(); broken > 10 {
+	// What waits in its queue to be accepted has reached it, at most one
+	// connection of each client; its reset may come with the handshake.
+	if _, broken := load(); broken > 24 {
 		t.Errorf("%d connections were broken", broken)
 	}
 }
