@@ -10,7 +10,8 @@ import (
 
 // saveJSON replaces the file at path, for this user alone, so that a crash of
 // the node leaves the old file or the new one. It is not synced to the disk:
-// what these files remember does not outlive a reboot either.
+// what a power cut loses is told again by the swarm, the user, or nobody, since
+// sandboxes do not outlive it either.
 func saveJSON(path string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -64,11 +63,7 @@ func (f recordFiles) load(log *slog.Logger) []record {
 
 func readRecord(path string) (record, error) {
 	var rec record
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return rec, err
-	}
-	if err := json.Unmarshal(data, &rec); err != nil {
+	if err := loadJSON(path, &rec); err != nil {
 		return rec, err
 	}
 	if rec.Spec.ID+recordSuffix != filepath.Base(path) || strings.ContainsRune(rec.Spec.ID, filepath.Separator) {

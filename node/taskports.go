@@ -45,11 +45,6 @@ func (n *Node) checkPorts(ports []directory.Port) error {
 func (t tasks) holdPorts(ctx context.Context, m *member, st *sandboxState) error {
 	var held []func()
 	var hostPorts []directory.Port
-	release := func() {
-		for _, f := range held {
-			f()
-		}
-	}
 	task := &st.Task.Task
 	if ports := ingressPorts(task); len(ports) > 0 {
 		ingress, err := m.networks.awaitIngress(ctx)
@@ -68,7 +63,7 @@ func (t tasks) holdPorts(ctx context.Context, m *member, st *sandboxState) error
 		}
 		port, give, err := t.forwardPort(m, st, p.Port)
 		if err != nil {
-			release()
+			releaseAll(held)
 			return err
 		}
 		hostPorts, held = append(hostPorts, port), append(held, give)
@@ -76,11 +71,18 @@ func (t tasks) holdPorts(ctx context.Context, m *member, st *sandboxState) error
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if st.over() { // the node left its swarm meanwhile
-		release()
+		releaseAll(held)
 		return errOver
 	}
-	st.task.ports, st.Task.HostPorts = release, hostPorts
+	st.task.ports, st.Task.HostPorts = held, hostPorts
 	return nil
+}
+
+// releaseAll gives ports back.
+func releaseAll(held []func()) {
+	for _, f := range held {
+		f()
+	}
 }
 
 // forwardPort serves a port of the task that is published in host mode. It must
@@ -110,19 +112,13 @@ func (s *sandboxes) forwardPort(m *member, st *sandboxState, p directory.Port) (
 // restorePortsLocked serves the ports of a task of a former life again that are
 // published in host mode: those that it had, which others may remember.
 func (s *sandboxes) restorePortsLocked(st *sandboxState) {
-	var held []func()
 	for _, p := range st.Task.HostPorts {
 		_, give, err := s.forwardPort(s.member, st, p)
 		if err != nil {
 			s.log.Error("published port is not served any more", "task", st.Spec.Name, "error", err)
 			continue
 		}
-		held = append(held, give)
-	}
-	st.task.ports = func() {
-		for _, f := range held {
-			f()
-		}
+		st.task.ports = append(st.task.ports, give)
 	}
 }
 

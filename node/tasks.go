@@ -74,7 +74,7 @@ type taskState struct {
 	draining bool
 	claimed  bool // the swarm has asked for it
 	health   *stage
-	ports    func() // gives back its published ports; nil: holds none
+	ports    []func() // give back its published ports
 
 	once struct{ gone, healthy, unhealthy, removed sync.Once }
 }
@@ -152,7 +152,7 @@ func (t tasks) PrepareTask(ctx context.Context, task *cluster.Task) error {
 		return err
 	}
 	if err := t.furnish(ctx, m, st); err != nil {
-		t.end(id, func(*sandboxState) bool { return true })
+		t.Detach(id)
 		return errors.Join(err, t.forget(st))
 	}
 	t.announce(st, events.ActionCreate, nil)
@@ -360,7 +360,7 @@ func (t tasks) stopTask(ctx context.Context, st *sandboxState, sig syscall.Signa
 	if session == nil {
 		// Its init never came, or has not come back yet: it finds nobody who
 		// knows it then, and ends.
-		t.end(st.Spec.ID, func(*sandboxState) bool { return true })
+		t.Detach(st.Spec.ID)
 		return nil
 	}
 	if err := session.Stop(sig, grace); err != nil && !st.task.finished() {
@@ -455,10 +455,8 @@ func (s *sandboxes) endTaskLocked(st *sandboxState) {
 			s.log.Warn("health check not stopped", "task", st.Spec.Name, "error", err)
 		}
 	}
-	if st.task.ports != nil {
-		st.task.ports()
-		st.task.ports = nil
-	}
+	releaseAll(st.task.ports)
+	st.task.ports = nil
 	if err := s.files.save(st.record); err != nil {
 		s.log.Warn("end of a task not recorded", "task", st.Spec.Name, "error", err)
 	}
