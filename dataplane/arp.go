@@ -11,14 +11,14 @@ import (
 // solicitation (RFC 4861 §7.2.2), one copy each, since there is no multicast
 // below (head-end replication).
 func (t *transmitter) solicit(n *network, src netip.Addr, mac encap.MAC, target netip.Addr) {
-	size := prefixLen + encap.ARPLen
+	size := plainPrefix + encap.ARPLen
 	if target.Is4() {
 		t.putPrefix(n, encap.BroadcastMAC, mac, encap.EtherTypeARP)
-		encap.PutARPRequest(t.frame[prefixLen:], mac, src, target)
+		encap.PutARPRequest(t.frame[plainPrefix:], mac, src, target)
 	} else {
 		t.putPrefix(n, encap.MulticastMAC(encap.SolicitedNode(target)), mac, encap.EtherTypeIPv6)
-		encap.PutNS(t.frame[prefixLen:], mac, src, target)
-		size = prefixLen + encap.NDLen
+		encap.PutNS(t.frame[plainPrefix:], mac, src, target)
+		size = plainPrefix + encap.NDLen
 	}
 	for _, p := range n.learn {
 		t.originate(n, p, size)
@@ -26,8 +26,7 @@ func (t *transmitter) solicit(n *network, src netip.Addr, mac encap.MAC, target 
 }
 
 func (t *transmitter) putPrefix(n *network, dst, src encap.MAC, etherType uint16) {
-	encap.PutVXLAN(t.frame[:], n.snap.VNI)
-	encap.PutEthernet(t.frame[encap.VXLANHeaderLen:], dst, src, etherType)
+	putPlainPrefix(t.frame[:], n, dst, src, etherType)
 }
 
 // arp handles an ARP packet from a peer: it answers for the endpoints that are
@@ -45,8 +44,8 @@ func (t *transmitter) arp(n *network, from vtep, payload []byte) (why Drop, ok b
 	}
 	if r := n.fib[a.Target]; a.Op == encap.ARPRequest && n.answers(r) && !a.SenderMAC.IsMulticast() {
 		t.putPrefix(n, a.SenderMAC, r.mac, encap.EtherTypeARP)
-		encap.PutARPReply(t.frame[prefixLen:], a, r.mac)
-		t.originate(n, from.peer, prefixLen+encap.ARPLen)
+		encap.PutARPReply(t.frame[plainPrefix:], a, r.mac)
+		t.originate(n, from.peer, plainPrefix+encap.ARPLen)
 	}
 	return 0, true
 }
@@ -67,14 +66,14 @@ func (t *transmitter) neighbourDiscovery(n *network, from vtep, ip encap.IP) (wh
 		}
 	}
 	if r := n.fib[ns.Target]; n.answers(r) {
-		dst := encap.PutNA(t.frame[prefixLen:], ns, r.mac)
+		dst := encap.PutNA(t.frame[plainPrefix:], ns, r.mac)
 		to := ns.MAC
 		if dst.IsMulticast() {
 			to = encap.MulticastMAC(dst)
 		}
 		if to != (encap.MAC{}) {
 			t.putPrefix(n, to, r.mac, encap.EtherTypeIPv6)
-			t.originate(n, from.peer, prefixLen+encap.NDLen)
+			t.originate(n, from.peer, plainPrefix+encap.NDLen)
 		}
 	}
 	return 0, true
@@ -87,7 +86,7 @@ func (n *network) answers(r route) bool { return r.port != nil && (!r.vip || n.s
 // heard checks a claim that addr is at mac behind a peer, learns it if the
 // directory does not know better, and sends what waited for it.
 func (t *transmitter) heard(n *network, from vtep, addr netip.Addr, mac encap.MAC) (why Drop, ok bool) {
-	if why, ok := n.mayComeFrom(addr, from.peer); !ok {
+	if why, ok := n.mayComeFrom(addr, place{vtep: from.peer}); !ok {
 		return why, false
 	}
 	if _, known := n.fib[addr]; known || mac.IsMulticast() || mac == (encap.MAC{}) {
@@ -100,7 +99,7 @@ func (t *transmitter) heard(n *network, from vtep, addr netip.Addr, mac encap.MA
 	for _, f := range n.neighbours.learn(addr, mac, from.peer, life) {
 		plan, ip, err := parse(f.frame)
 		if err == nil { // it was read before it was held
-			t.add(n, from.peer, mac, f.mac, ip, plan)
+			t.addPlain(n, from.peer, mac, f.mac, ip, plan)
 		}
 	}
 	return 0, true

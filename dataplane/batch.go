@@ -5,13 +5,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ovnd/ovnd/crypto"
 	"github.com/ovnd/ovnd/dataplane/pkt"
 	"github.com/ovnd/ovnd/dataplane/udp"
 	"github.com/ovnd/ovnd/encap"
 )
-
-// prefixLen is what precedes each inner packet in a datagram, in bytes.
-const prefixLen = encap.VXLANHeaderLen + encap.EthernetHeaderLen
 
 const (
 	// maxBatches bounds the sends under way; the packets of many flows and
@@ -23,17 +21,24 @@ const (
 )
 
 // A batch is one UDP_SEGMENT send that grows: datagrams of one network, for one
-// peer, from one source port, of one size.
+// destination, from one source port, of one size.
 type batch struct {
-	net   *network
-	peer  *peer
-	port  int
-	ecn   uint8
-	size  int // bytes of each datagram but the last
-	count int
-	short bool // the last datagram is shorter: nothing may follow
-	n     int  // bytes in buf
-	buf   []byte
+	net     *network
+	to      *udp.Addr
+	traffic []traffic // of the destination, by worker
+	// On an encrypted network alone: who it is for, and what seals it.
+	node    *sealedPeer
+	session *crypto.Session
+
+	port   int
+	ecn    uint8
+	prefix int // bytes before the inner packet in each datagram
+	extra  int // bytes of each datagram that are not the inner packet
+	size   int // bytes of each datagram but the last
+	count  int
+	short  bool // the last datagram is shorter: nothing may follow
+	n      int  // bytes in buf
+	buf    []byte
 }
 
 // room returns how many datagrams of b.size bytes still fit.
@@ -59,7 +64,7 @@ type transmitter struct {
 	// flows has, for each value of the low bits of a flow's hash, one more than
 	// the batch of the last packet, and 0 for none.
 	flows [256]uint8
-	frame [prefixLen + encap.NDLen]byte // of ARP and ND
+	frame [plainPrefix + encap.NDLen]byte // of ARP and ND
 
 	unreachable icmpError
 	absent      absentees
@@ -77,28 +82,22 @@ func newTransmitter(s *Switch, worker int) *transmitter {
 	return t
 }
 
-// add wraps the wire packets of plan, the super-packet ip, for the endpoint mac
-// behind to, from the endpoint src.
-func (t *transmitter) add(n *network, to *peer, mac, src encap.MAC, ip encap.IP, plan pkt.Plan) {
-	var prefix [prefixLen]byte
-	encap.PutVXLAN(prefix[:], n.snap.VNI)
-	encap.PutEthernet(prefix[encap.VXLANHeaderLen:], mac, src, ip.EtherType())
-
+// gather puts the wire packets of plan, the super-packet ip, into batches like
+// key, each behind prefix and before the rest of key.extra.
+func (t *transmitter) gather(key *batch, prefix []byte, ip encap.IP, plan pkt.Plan) {
 	hash := ip.FlowHash()
-	key := batch{
-		net: n, peer: to, port: int(hash>>8) % t.sender.Ports(),
-		ecn: encap.ECNOuter(ip.ECN()), size: prefixLen + plan.Len(),
-	}
+	key.port, key.ecn = int(hash>>8)%t.sender.Ports(), encap.ECNOuter(ip.ECN())
+	key.prefix, key.size = len(prefix), key.extra+plan.Len()
 	for first := 0; first < plan.Count(); {
-		b := t.batch(&key, plan, hash)
+		b := t.batch(key, plan, hash)
 		end := min(first+b.room(), plan.Count())
 		at := b.n
-		b.n += plan.Put(b.buf[at:], prefix[:], first, end)
+		b.n += plan.Put(b.buf[at:], prefix, key.extra-key.prefix, first, end)
 		b.count += end - first
 		b.short = b.n-at < (end-first)*b.size
 		t.bytes += b.n - at
 		if isSYN(ip) {
-			clampMSS(n, ip, b.buf[at+prefixLen:b.n])
+			clampMSS(key.net, ip, b.buf[at+key.prefix:b.n-(key.extra-key.prefix)])
 		}
 		first = end
 	}
@@ -113,8 +112,8 @@ func (t *transmitter) batch(key *batch, plan pkt.Plan, hash uint32) *batch {
 	flow := &t.flows[hash%uint32(len(t.flows))]
 	for i := max(int(*flow)-1, 0); i < t.open; i++ {
 		b := &t.batches[i]
-		if b.net == key.net && b.peer == key.peer && b.port == key.port && b.ecn == key.ecn &&
-			b.size == key.size && b.room() >= plan.Count() {
+		if b.net == key.net && b.to == key.to && b.session == key.session && b.port == key.port &&
+			b.ecn == key.ecn && b.size == key.size && b.room() >= plan.Count() {
 			*flow = uint8(i + 1)
 			return b
 		}
@@ -144,12 +143,18 @@ func (t *transmitter) flush() {
 }
 
 func (t *transmitter) send(b *batch) {
-	sent, err := t.sender.Send(b.peer.addr, b.port, b.buf[:b.n], b.size, b.ecn)
 	l := &b.net.ledgers[t.worker]
+	defer b.done()
+	if b.session != nil && !b.seal() {
+		b.node.crypto.Want()
+		l.drop(DropNoSession, b.count)
+		return
+	}
+	sent, err := t.sender.Send(b.to, b.port, b.buf[:b.n], b.size, b.ecn)
 	if sent > 0 {
-		bytes := min(b.n, sent*b.size) - sent*prefixLen
+		bytes := min(b.n, sent*b.size) - sent*b.extra
 		l.wireOut.add(sent, bytes)
-		b.peer.traffic[t.worker].out.add(sent, bytes)
+		b.traffic[t.worker].out.add(sent, bytes)
 	}
 	if lost := b.count - sent; lost > 0 {
 		l.drop(sendDrop(err), lost)
@@ -157,8 +162,10 @@ func (t *transmitter) send(b *batch) {
 			t.tooBigForUnderlay(b)
 		}
 	}
-	b.net, b.peer = nil, nil
 }
+
+// done lets go of what the batch refers to.
+func (b *batch) done() { b.net, b.to, b.traffic, b.node, b.session = nil, nil, nil, nil, nil }
 
 func sendDrop(err error) Drop {
 	switch {
@@ -173,20 +180,6 @@ func sendDrop(err error) Drop {
 		return DropFirewall
 	}
 	return DropSend
-}
-
-// originate sends a frame that this node made, the first n bytes of t.frame, at
-// once.
-func (t *transmitter) originate(net *network, to *peer, n int) {
-	l := &net.ledgers[t.worker]
-	l.originated.add(1, n-prefixLen)
-	_, err := t.sender.Send(to.addr, 0, t.frame[:n], n, encap.ECNNotECT)
-	if err != nil {
-		l.drop(sendDrop(err), 1)
-		return
-	}
-	l.wireOut.add(1, n-prefixLen)
-	to.traffic[t.worker].out.add(1, n-prefixLen)
 }
 
 // isSYN reports whether ip is a TCP segment that announces an MSS.

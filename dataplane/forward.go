@@ -53,12 +53,14 @@ func (f *forwarder) forward(e *entry, frame []byte) {
 	case n.star && p != n.hub:
 		f.toHub(n, p, ip, plan, frame)
 	case r.port != nil && r.port.stack != nil && p.stack != nil:
-		f.drop(p, DropStackLoop, packets)
+		f.toStack(p, r.port, frame[:pkt.MetaLen+len(ip.Packet)], packets, bytes)
 	case r.port != nil:
 		plan.PutHeaderLen(frame)
 		r.port.writers[f.worker].write(frame[:pkt.MetaLen+len(ip.Packet)], packets, bytes)
-	case r.peer != nil:
-		f.tx.add(n, r.peer, r.mac, p.cfg.MAC, ip, plan)
+	case r.behind.vtep != nil:
+		f.tx.addPlain(n, r.behind.vtep, r.mac, p.cfg.MAC, ip, plan)
+	case r.behind.node != nil:
+		f.toNode(n, p, r, ip, plan, frame)
 	case known:
 		f.drop(p, DropNoEndpoint, packets)
 	case !n.snap.Contains(dst):
@@ -86,11 +88,13 @@ func (f *forwarder) toHub(n *network, p *Port, ip encap.IP, plan pkt.Plan, frame
 // been heard of, or be behind a VTEP that is learned from.
 func (f *forwarder) toNeighbour(n *network, p *Port, ip encap.IP, plan pkt.Plan, frame []byte) {
 	src, dst := ip.Src(), ip.Dst()
-	if mac, to, ok := n.neighbours.lookup(dst); ok {
-		f.tx.add(n, to, mac, p.cfg.MAC, ip, plan)
-		return
+	if !n.snap.Encrypted { // where nothing is learned
+		if mac, to, ok := n.neighbours.lookup(dst); ok {
+			f.tx.addPlain(n, to, mac, p.cfg.MAC, ip, plan)
+			return
+		}
 	}
-	if len(n.learn) == 0 {
+	if n.snap.Encrypted || len(n.learn) == 0 {
 		f.drop(p, DropNoEndpoint, plan.Count())
 		f.tx.answerAbsent(n, p, ip)
 		return

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ovnd/ovnd/crypto"
 	"github.com/ovnd/ovnd/dataplane/pkt"
 	"github.com/ovnd/ovnd/dataplane/udp"
 	"github.com/ovnd/ovnd/encap"
@@ -20,30 +21,36 @@ type inbound struct {
 	recv    *udp.Receiver
 	join    *pkt.Joiner
 	tx      *transmitter // answers ARP, sends what was held
+	opened  run
+	queue   queueManager
+	marking bool // the queue is why now.ecn says congestion
 	now     row
 }
 
 // A row is datagrams for which all decisions are the same: equal outer source
-// and ECN, VXLAN and Ethernet headers, inner addresses and protocol.
+// and ECN, session, header up to the inner packet, inner addresses and protocol.
 type row struct {
 	from    netip.Addr
 	ecn     uint8
-	header  []byte   // VXLAN and Ethernet of the first; nil if no other is like it
-	ip      encap.IP // the first
+	session *crypto.Session // nil: in clear text
+	header  []byte          // of the first, before its packet; nil if no other is like it
+	ip      encap.IP        // the first
 	verdict verdict
 	packets int
 	bytes   int
 	joining bool // the last datagram went to the joiner, and needed nothing else
+	partial bool // the inner transport checksums were left partial
 }
 
 // A verdict says what becomes of a datagram: it is delivered to port, or
-// consumed, or dropped. Without net it belongs to no network.
+// consumed, or held, or dropped. Without net it belongs to no network.
 type verdict struct {
 	net      *network
-	peer     *peer
+	traffic  []traffic // of the sender, by worker
 	port     *Port
 	why      Drop
 	consumed bool
+	held     bool
 }
 
 func newInbound(s *Switch, worker int, recv *udp.Receiver) *inbound {
@@ -85,54 +92,123 @@ func (w *inbound) message(t *table, m udp.Message) {
 		w.endRow()
 		w.now.from, w.now.ecn = m.From, m.ECN
 	}
-	for b := m.Data; len(b) > 0; {
+	b := m.Data
+	if len(b) >= bulkRun && w.queue.tell(w.recv.Queued(), time.Now()) {
+		w.mark(t, b[:m.SegSize:m.SegSize])
+		b = b[m.SegSize:]
+	}
+	for len(b) > 0 {
 		n := min(m.SegSize, len(b))
 		if m.Truncated && n == len(b) {
-			w.endRow()
-			w.now.verdict = verdict{why: DropTruncated}
-			w.now.packets, w.now.bytes = 1, n
-			return
+			w.single(verdict{why: DropTruncated}, n)
+			break
 		}
-		w.datagram(t, b[:n:n])
+		w.take(t, b[:n:n])
 		b = b[n:]
 	}
 	if len(m.Data) == 0 {
-		w.datagram(t, nil)
+		w.take(t, nil)
+	}
+	w.endRun(t)
+}
+
+// mark handles one datagram as if it had experienced congestion on its way, as it
+// has: its sender is told, by ECN or by a loss.
+func (w *inbound) mark(t *table, b []byte) {
+	w.endRow()
+	ecn := w.now.ecn
+	w.now.ecn, w.marking = encap.ECNCE, true
+	w.take(t, b)
+	w.endRun(t)
+	w.endRow()
+	w.now.ecn, w.marking = ecn, false
+}
+
+// congestion returns the reason to drop a packet that cannot be marked.
+func (w *inbound) congestion() Drop {
+	if w.marking {
+		return DropQueue
+	}
+	return DropECN
+}
+
+// take handles one datagram by its kind.
+func (w *inbound) take(t *table, b []byte) {
+	kind, ok := crypto.ParseType(b)
+	switch {
+	case !ok || w.sw.sessions == nil:
+		w.datagram(t, nil, b)
+	case kind == crypto.Transport:
+		w.open(t, b)
+	default:
+		_, ok := w.sw.sessions.HandleHandshake(w.now.from, b)
+		w.single(verdict{why: DropHandshake, consumed: ok}, len(b))
 	}
 }
 
-// datagram handles one, as the one before it if that is possible.
-func (w *inbound) datagram(t *table, b []byte) {
-	if w.now.joining && w.now.sameHeader(b) && w.join.Extend(b[prefixLen:]) {
-		w.now.packets++
-		w.now.bytes += len(b) - prefixLen
+// single accounts for a datagram that is no packet of a network.
+func (w *inbound) single(v verdict, size int) {
+	w.endRow()
+	w.now.verdict, w.now.packets, w.now.bytes = v, 1, size
+	w.endRow()
+}
+
+// datagram handles one, as the one before it if that is possible: a VXLAN
+// datagram, or with a session what was sealed in one.
+func (w *inbound) datagram(t *table, session *crypto.Session, b []byte) {
+	r := &w.now
+	if r.session == session && r.joining && r.sameHeader(b) && w.join.Extend(b[len(r.header):], r.partial) {
+		r.packets++
+		r.bytes += len(b) - len(r.header)
 		return
 	}
-	ip, ok := w.now.continuedBy(b)
+	ip, ok := r.continuedBy(session, b)
 	if !ok {
 		w.endRow()
-		if w.now.verdict, ip = w.decide(t, b); ip.Packet != nil && ip.Protocol != encap.ProtocolICMPv6 {
-			w.now.header, w.now.ip = b[:prefixLen], ip
-		}
+		ip = w.begin(t, session, b)
 	}
-	w.now.packets++
-	w.now.bytes += max(len(b)-prefixLen, 0)
-	if w.now.verdict.port != nil {
+	r.packets++
+	r.bytes += max(len(b)-prefixOf(session), 0)
+	if r.verdict.port != nil {
 		w.deliver(b, ip)
 	}
 }
 
-// sameHeader reports whether b has the row's VXLAN and Ethernet headers.
+// begin decides a datagram for which there is no row yet.
+func (w *inbound) begin(t *table, session *crypto.Session, b []byte) (ip encap.IP) {
+	r := &w.now
+	r.session = session
+	if session == nil {
+		r.verdict, ip = w.decidePlain(t, b)
+	} else {
+		r.verdict, ip = w.decideSealed(t, session, b)
+	}
+	if ip.Packet != nil && ip.Protocol != encap.ProtocolICMPv6 {
+		r.header, r.ip = b[:prefixOf(session)], ip
+		r.partial = session != nil && b[shimFlags]&flagPartial != 0
+	}
+	return ip
+}
+
+// prefixOf returns how many bytes come before the inner packet.
+func prefixOf(session *crypto.Session) int {
+	if session == nil {
+		return plainPrefix
+	}
+	return shimPrefix
+}
+
+// sameHeader reports whether b has the row's header.
 func (r *row) sameHeader(b []byte) bool {
-	return r.header != nil && len(b) > prefixLen && [prefixLen]byte(b) == [prefixLen]byte(r.header)
+	return r.header != nil && len(b) > len(r.header) && string(b[:len(r.header)]) == string(r.header)
 }
 
 // continuedBy reports whether b is decided as the row is, and parses it.
-func (r *row) continuedBy(b []byte) (encap.IP, bool) {
-	if !r.sameHeader(b) {
+func (r *row) continuedBy(session *crypto.Session, b []byte) (encap.IP, bool) {
+	if r.session != session || !r.sameHeader(b) {
 		return encap.IP{}, false
 	}
-	ip, err := encap.ParseIP(b[prefixLen:])
+	ip, err := encap.ParseIP(b[len(r.header):])
 	if err != nil || ip.Protocol != r.ip.Protocol || ip.Is6() != r.ip.Is6() {
 		return encap.IP{}, false
 	}
@@ -151,78 +227,32 @@ func (w *inbound) endRow() {
 			l = &r.verdict.net.ledgers[w.worker]
 		}
 		l.wireIn.add(r.packets, r.bytes)
-		if r.verdict.peer != nil {
-			r.verdict.peer.traffic[w.worker].in.add(r.packets, r.bytes)
+		if r.verdict.traffic != nil {
+			r.verdict.traffic[w.worker].in.add(r.packets, r.bytes)
 		}
 		switch {
 		case r.verdict.consumed:
 			l.consumed.add(r.packets, r.bytes)
+		case r.verdict.held:
 		case r.verdict.port == nil:
 			l.drop(r.verdict.why, r.packets)
 		}
 	}
-	r.header, r.ip, r.verdict, r.packets, r.bytes, r.joining = nil, encap.IP{}, verdict{}, 0, 0, false
+	*r = row{from: r.from, ecn: r.ecn}
 }
 
-// decide looks a datagram up. ip is set if it carries one, so that the verdict
-// holds for others with the same headers.
-func (w *inbound) decide(t *table, b []byte) (v verdict, ip encap.IP) {
-	vni, frame, err := encap.ParseVXLAN(b, encap.ReservedDrop)
-	if err != nil && !errors.Is(err, encap.ErrReserved) {
-		return verdict{why: DropBadVXLAN}, ip
-	}
-	v.net = t.byVNI[vni]
-	if v.net == nil {
-		return verdict{why: DropUnknownVNI}, ip
-	}
-	from, ok := v.net.peers[w.now.from]
-	if !ok {
-		v.why = DropUnknownVTEP
-		return v, ip
-	}
-	v.peer = from.peer
-	if err != nil && v.net.snap.Reserved == encap.ReservedDrop {
-		v.why = DropReserved
-		return v, ip
-	}
-	dst, src, etherType, payload, err := encap.ParseEthernet(frame)
-	switch {
-	case errors.Is(err, encap.ErrVLAN):
-		v.why = DropVLAN
-	case err != nil || src.IsMulticast():
-		v.why = DropBadFrame
-	case etherType == encap.EtherTypeARP:
-		v.why, v.consumed = w.tx.arp(v.net, from, payload)
-	case etherType == encap.EtherTypeIPv4 || etherType == encap.EtherTypeIPv6:
-		if ip, err = encap.ParseIP(payload); err != nil || ip.EtherType() != etherType {
-			v.why = DropMalformed
-			return v, encap.IP{}
-		}
-		w.decideIP(&v, from, dst, src, ip)
-	default:
-		v.why = DropEtherType
-	}
-	return v, ip
+// isGroup reports whether a frame is for more than one endpoint.
+func (n *network) isGroup(mac encap.MAC, dst netip.Addr) bool {
+	return mac.IsMulticast() || n.fib[dst].group || isGroup(dst)
 }
 
-// decideIP goes on with an IP packet.
-func (w *inbound) decideIP(v *verdict, from vtep, dstMAC, srcMAC encap.MAC, ip encap.IP) {
-	n := v.net
-	if isNeighbourDiscovery(ip) {
-		v.why, v.consumed = w.tx.neighbourDiscovery(n, from, ip)
-		return
-	}
-	r, known := n.fib[ip.Dst()]
-	if dstMAC.IsMulticast() || r.group || isGroup(ip.Dst()) {
-		v.why = DropMulticast
-		return
-	}
-	if why, ok := w.tx.heard(n, from, ip.Src(), srcMAC); !ok {
-		v.why = why
-		return
-	}
+// toPort finishes the verdict on a packet whose source is accepted: it is
+// delivered if its destination is at a port of this node. static says that it
+// comes from outside the cluster, whose VTEPs may send to VIPs.
+func (v *verdict) toPort(dstMAC, srcMAC encap.MAC, dst netip.Addr, static bool) {
+	r, known := v.net.fib[dst]
 	switch {
-	case r.vip && !from.static:
+	case r.vip && !static:
 		v.why = DropForeignVIP
 	case r.port != nil && srcMAC == r.mac:
 		v.why = DropStolenSource // as a kernel VXLAN device has it: a loop
@@ -230,7 +260,7 @@ func (w *inbound) decideIP(v *verdict, from vtep, dstMAC, srcMAC encap.MAC, ip e
 		v.port = r.port
 	case r.port != nil:
 		v.why = DropWrongMAC
-	case known && r.peer == nil || !known && n.snap.Contains(ip.Dst()):
+	case known && r.behind == place{} || !known && v.net.snap.Contains(dst):
 		v.why = DropNoEndpoint
 	case known:
 		v.why = DropSplitHorizon
@@ -244,25 +274,36 @@ func (w *inbound) decideIP(v *verdict, from vtep, dstMAC, srcMAC encap.MAC, ip e
 func (w *inbound) deliver(b []byte, ip encap.IP) {
 	v := &w.now.verdict
 	w.now.joining = w.now.ecn == encap.ECNNotECT
+	if !w.accept(v.net, &ip) {
+		v.net.ledgers[w.worker].drop(w.congestion(), 1)
+		return
+	}
+	// The metadata goes where the Ethernet header was. A frame may be padded
+	// behind the packet, and have priority tags before it.
+	at := cap(b) - cap(ip.Packet) - pkt.MetaLen
+	w.join.Add(&v.port.writers[w.worker], b[at:], ip, w.now.partial)
+}
+
+// accept makes a packet fit for its destination: the outer header's congestion
+// mark is carried over (RFC 6040), and a SYN's MSS is what the network carries. It
+// reports false for a packet that must be dropped since congestion was
+// experienced and it cannot say so.
+func (w *inbound) accept(n *network, ip *encap.IP) bool {
 	if w.now.ecn != encap.ECNNotECT {
 		inner := ip.ECN()
 		ecn, drop := encap.ECNInner(w.now.ecn, inner)
 		if drop {
-			v.net.ledgers[w.worker].drop(DropECN, 1)
-			return
+			return false
 		}
 		if ecn != inner {
 			ip.SetECN(ecn)
 		}
 	}
-	if isSYN(ip) {
-		if field := pkt.PartialChecksum(ip); field >= 0 {
+	if isSYN(*ip) {
+		if field := pkt.PartialChecksum(*ip); field >= 0 {
 			_ = encap.CompleteChecksum(ip.Packet, ip.Transport, field)
 		}
-		clampMSS(v.net, ip, ip.Packet)
+		clampMSS(n, *ip, ip.Packet)
 	}
-	// The metadata goes where the Ethernet header was. A frame may be padded
-	// behind the packet, and have priority tags before it.
-	at := cap(b) - cap(ip.Packet) - pkt.MetaLen
-	w.join.Add(&v.port.writers[w.worker], b[at:], ip)
+	return true
 }

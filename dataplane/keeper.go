@@ -14,12 +14,13 @@ type keeper struct {
 	section *section
 	tx      *transmitter
 	wake    chan struct{}
+	ready   chan struct{} // a session or a claim may be what something waits for
 }
 
 func newKeeper(s *Switch, worker int) *keeper {
 	return &keeper{
 		sw: s, worker: worker, section: &s.sections[worker],
-		tx: newTransmitter(s, worker), wake: make(chan struct{}, 1),
+		tx: newTransmitter(s, worker), wake: make(chan struct{}, 1), ready: make(chan struct{}, 1),
 	}
 }
 
@@ -27,6 +28,14 @@ func newKeeper(s *Switch, worker int) *keeper {
 func (k *keeper) wakeUp() {
 	select {
 	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// resumeSoon says that what waits may be able to go on. It does not block.
+func (k *keeper) resumeSoon() {
+	select {
+	case k.ready <- struct{}{}:
 	default:
 	}
 }
@@ -49,12 +58,16 @@ func (k *keeper) run(ctx context.Context) error {
 			return nil
 		case f := <-k.sw.late:
 			k.deliver(f)
+		case <-k.ready:
+			if k.resume() && due == nil {
+				due = time.After(askInterval)
+			}
 		case <-k.wake:
 			if due == nil {
 				due = time.After(askInterval)
 			}
 		case <-due:
-			if due = nil; k.tend() {
+			if due = nil; k.tend() || k.resume() {
 				due = time.After(askInterval)
 			}
 		}

@@ -64,13 +64,36 @@ const (
 	// DropECN: congestion was experienced and the transport cannot be told
 	// (RFC 6040 §4.2).
 	DropECN
+	// DropQueue: the receive buffer stood full for too long, and the transport
+	// cannot be told otherwise (RFC 8289).
+	DropQueue
 	// DropForeignVIP: from a node of the cluster to a service's address, which
 	// that node has itself.
 	DropForeignVIP
 	// DropNoHub: a star network has no way out (yet).
 	DropNoHub
-	// DropStackLoop: from one stack in this process to another.
+	// DropStackLoop: from a stack in this process to itself.
 	DropStackLoop
+	// DropStackFull: too much waits between two stacks in this process.
+	DropStackFull
+	// DropClearText: a VXLAN frame of an encrypted network.
+	DropClearText
+	// DropUnknownSession: sealed for a session that this node does not have (any
+	// more).
+	DropUnknownSession
+	// DropBadSealed: sealed, and not by the session's peer or damaged; or what
+	// was sealed makes no sense.
+	DropBadSealed
+	// DropReplayed: sealed, and here before, or too long ago to tell.
+	DropReplayed
+	// DropForeignNode: sealed by a node that is not on the network.
+	DropForeignNode
+	// DropUnclaimed: sealed, from an address that no node said in time is its.
+	DropUnclaimed
+	// DropNoSession: for a node with which there is no session.
+	DropNoSession
+	// DropHandshake: a message about sessions that was refused; crypto says why.
+	DropHandshake
 
 	numDrops
 )
@@ -79,8 +102,9 @@ var dropNames = [numDrops]string{
 	"malformed", "multicast", "spoofed_source", "too_big", "no_network", "no_route", "no_endpoint",
 	"no_neighbour", "hold_full", "port_down", "port_write", "no_buffers", "unreachable", "firewall",
 	"send_error", "truncated", "bad_vxlan", "reserved_bits", "unknown_vni", "unknown_vtep", "bad_frame",
-	"vlan", "ethertype", "wrong_mac", "stolen_source", "foreign_source", "split_horizon", "ecn",
-	"foreign_vip", "no_hub", "stack_loop",
+	"vlan", "ethertype", "wrong_mac", "stolen_source", "foreign_source", "split_horizon", "ecn", "queue",
+	"foreign_vip", "no_hub", "stack_loop", "stack_full", "clear_text", "unknown_session", "bad_sealed", "replayed",
+	"foreign_node", "unclaimed_source", "no_session", "handshake",
 }
 
 // String returns the name that [Stats] and `ovnd status` use.

@@ -55,7 +55,7 @@ func (f *foreign) next(etherType uint16) []byte {
 // frame sends an Ethernet frame with this payload.
 func (f *foreign) frame(dst encap.MAC, etherType uint16, payload []byte) {
 	f.t.Helper()
-	b := make([]byte, prefixLen, prefixLen+len(payload))
+	b := make([]byte, plainPrefix, plainPrefix+len(payload))
 	encap.PutVXLAN(b, 4097)
 	encap.PutEthernet(b[encap.VXLANHeaderLen:], dst, f.mac, etherType)
 	f.send(append(b, payload...))

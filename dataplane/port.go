@@ -139,6 +139,9 @@ func (p *Port) Close() error {
 		}
 		s.remove(p)
 		p.closeErr = p.closeQueues()
+		if p.stack != nil {
+			p.stack.queue.close()
+		}
 	})
 	return p.closeErr
 }

@@ -58,11 +58,11 @@ func (f *forger) tos(v int) {
 
 // datagram is VXLAN, Ethernet and a UDP packet from src to dst.
 func datagram(vni encap.VNI, dstMAC encap.MAC, src, dst string) []byte {
-	b := make([]byte, prefixLen+encap.IPv4HeaderLen+encap.UDPHeaderLen+18)
+	b := make([]byte, plainPrefix+encap.IPv4HeaderLen+encap.UDPHeaderLen+18)
 	encap.PutVXLAN(b, vni)
 	s, d := netip.MustParseAddr(src), netip.MustParseAddr(dst)
 	encap.PutEthernet(b[encap.VXLANHeaderLen:], dstMAC, encap.EndpointMAC(s), encap.EtherTypeIPv4)
-	p := encap.PutIPv4(b[prefixLen:], s, d, encap.ProtocolUDP, encap.UDPHeaderLen+18)
+	p := encap.PutIPv4(b[plainPrefix:], s, d, encap.ProtocolUDP, encap.UDPHeaderLen+18)
 	u := encap.UDP(p.Payload())
 	u[1], u[3] = 9, 9
 	u.SetLength(len(u))
@@ -163,10 +163,10 @@ func TestECN(t *testing.T) {
 		f.tos(outer)
 		for inner := range 4 {
 			b := datagram(4097, encap.EndpointMAC(a.addr), "10.10.0.4", "10.10.0.3")
-			encap.IPv4(b[prefixLen:]).SetECN(uint8(inner))
+			encap.IPv4(b[plainPrefix:]).SetECN(uint8(inner))
 			// Tell the packets apart.
 			b[len(b)-1], b[len(b)-2] = byte(outer), byte(inner)
-			ip, _ := encap.ParseIP(b[prefixLen:])
+			ip, _ := encap.ParseIP(b[plainPrefix:])
 			encap.UDP(ip.Payload())[6], encap.UDP(ip.Payload())[7] = 0, 0 // no checksum
 			want, drop := encap.ECNInner(uint8(outer), uint8(inner))
 			count := w.nodes[0].sw.Stats().Total.Drops[DropECN.String()]

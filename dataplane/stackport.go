@@ -30,7 +30,8 @@ type StackPortConfig struct {
 	// Deliver takes one super-packet behind its metadata, pkt.MetaLen bytes of
 	// it, which is lent until Deliver returns. packets is the number of wire
 	// packets that it stands for. It is called from the switch's workers, which
-	// it holds up: it must not block, and it may call [StackPort.Inject].
+	// it holds up: it must not block, and it may call [StackPort.Inject]. What
+	// another stack sends is delivered by a goroutine of the port's own.
 	Deliver func(frame []byte, packets int)
 }
 
@@ -42,6 +43,7 @@ type stackEnd struct {
 	deliver func(frame []byte, packets int)
 	vips    bool
 	hub     bool
+	queue   *stackQueue // of what other stacks send to it
 }
 
 // minInjectors is how many goroutines of stacks may send at the same time, at
@@ -83,6 +85,7 @@ func (s *Switch) AddStackPort(cfg StackPortConfig) (*StackPort, error) {
 	if err := s.mayAdd(p); err != nil {
 		return nil, err
 	}
+	p.stack.queue = newStackQueue(cfg.Deliver)
 	s.insert(p)
 	s.publish(cfg.NetworkID)
 	return &StackPort{port: p}, nil

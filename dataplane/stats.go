@@ -97,7 +97,7 @@ func (s *Switch) Stats() Stats {
 	held := 0
 	for id, a := range s.accounts {
 		l := sum(a.ledgers)
-		waiting := a.neighbours.waiting()
+		waiting := a.waits()
 		total.merge(l)
 		held += waiting
 		if snap := s.nets[id]; snap != nil {
@@ -116,10 +116,7 @@ func (s *Switch) Stats() Stats {
 			})
 		}
 	}
-	for addr, p := range s.peers {
-		in, out := traffics(p.traffic)
-		st.Peers = append(st.Peers, PeerStats{VTEP: addr, In: in, Out: out})
-	}
+	st.Peers = s.peerStats()
 	if !s.closed {
 		st.ReceiveOverflow = s.under.Dropped()
 	}
@@ -129,6 +126,37 @@ func (s *Switch) Stats() Stats {
 	})
 	slices.SortFunc(st.Peers, func(a, b PeerStats) int { return a.VTEP.Compare(b.VTEP) })
 	return st
+}
+
+// peerStats sums up the traffic with each VTEP, in clear text and sealed. s.mu is
+// held.
+func (s *Switch) peerStats() (list []PeerStats) {
+	byVTEP := make(map[netip.Addr]*PeerStats, len(s.peers)+len(s.nodes))
+	add := func(vtep netip.Addr, t []traffic) {
+		in, out := traffics(t)
+		p := byVTEP[vtep]
+		if p == nil {
+			p = &PeerStats{VTEP: vtep}
+			byVTEP[vtep] = p
+		}
+		p.In.add(in)
+		p.Out.add(out)
+	}
+	for addr, p := range s.peers {
+		add(addr, p.traffic)
+	}
+	for _, p := range s.nodes {
+		add(p.vtep, p.traffic)
+	}
+	for _, p := range byVTEP {
+		list = append(list, *p)
+	}
+	return list
+}
+
+func (c *Count) add(o Count) {
+	c.Packets += o.Packets
+	c.Bytes += o.Bytes
 }
 
 func (c *counter) count() Count {

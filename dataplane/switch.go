@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ovnd/ovnd/crypto"
 	"github.com/ovnd/ovnd/dataplane/pkt"
 	"github.com/ovnd/ovnd/dataplane/udp"
 	"github.com/ovnd/ovnd/discovery/directory"
@@ -34,6 +35,9 @@ type Config struct {
 	// kernel's limits allow; 0 means 1 MiB. More makes no higher throughput,
 	// but longer queues.
 	RecvBuffer, SendBuffer int
+	// Sessions seal what goes to other nodes on encrypted networks; nil: such
+	// networks are refused.
+	Sessions *crypto.Engine
 	// Log takes events, none of which is a packet; nil discards them.
 	Log *slog.Logger
 }
@@ -69,6 +73,8 @@ type Switch struct {
 	keeper   *keeper
 	late     chan lateFrame // for the keeper
 	injector []*injector
+	sessions *crypto.Engine // nil: no encrypted networks
+	control  *control
 	sections []section // by worker
 	gathers  [][]byte  // by worker: room for one super-packet, made when first needed
 
@@ -80,6 +86,7 @@ type Switch struct {
 	ports    []*Port // by slot, nil where free
 	accounts map[string]*account
 	peers    map[netip.Addr]*peer
+	nodes    map[*crypto.Peer]*sealedPeer
 	closed   bool
 }
 
@@ -96,8 +103,10 @@ func New(cfg Config) (*Switch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data plane: %w", err)
 	}
-	// Each worker a direction, the keeper, and the injectors count on their own.
-	slots := 2*cfg.Workers + 1 + max(cfg.Workers, minInjectors)
+	// Each worker a direction, the keeper, the injectors and what is sent about
+	// sessions count on their own.
+	injectors := max(cfg.Workers, minInjectors)
+	slots := 2*cfg.Workers + 1 + injectors + 1
 	s := &Switch{
 		cfg: cfg, log: cfg.Log, local: cfg.Underlay, under: under,
 		sections: make([]section, slots),
@@ -105,6 +114,8 @@ func New(cfg Config) (*Switch, error) {
 		nets:     make(map[string]*directory.Snapshot),
 		accounts: make(map[string]*account),
 		peers:    make(map[netip.Addr]*peer),
+		sessions: cfg.Sessions,
+		nodes:    make(map[*crypto.Peer]*sealedPeer),
 	}
 	s.late = make(chan lateFrame, maxLate)
 	s.table.Store(&table{})
@@ -118,9 +129,10 @@ func New(cfg Config) (*Switch, error) {
 		s.inbound = append(s.inbound, newInbound(s, cfg.Workers+i, under.Receivers()[i]))
 	}
 	s.keeper = newKeeper(s, 2*cfg.Workers)
-	for i := 2*cfg.Workers + 1; i < slots; i++ {
-		s.injector = append(s.injector, newInjector(s, i))
+	for i := range injectors {
+		s.injector = append(s.injector, newInjector(s, 2*cfg.Workers+1+i))
 	}
+	s.control = &control{sw: s, worker: slots - 1, sender: under.NewSender()}
 	return s, nil
 }
 
@@ -166,6 +178,9 @@ func (s *Switch) Close() {
 	for slot, p := range s.ports {
 		if p != nil {
 			_ = p.closeQueues()
+			if p.stack != nil {
+				p.stack.queue.close()
+			}
 			s.ports[slot] = nil
 		}
 	}
@@ -183,18 +198,21 @@ func (s *Switch) UnderlayAddr() netip.AddrPort { return s.local }
 func (s *Switch) Workers() int { return s.cfg.Workers }
 
 // SetNetwork installs a version of a network, in place of an earlier one. Ports
-// of the network that exist already start to work. An encrypted network is not
-// installed: this switch has no clear form for one. A network with VNI 0 is a
+// of the network that exist already start to work. An encrypted network is
+// refused by a switch without sessions: it has no clear form. A network with VNI 0 is a
 // star: it never leaves the node, and its ports reach the hub (see
 // [StackPortConfig]), but not each other.
 func (s *Switch) SetNetwork(snap *directory.Snapshot) {
-	if snap.Encrypted || !snap.VNI.Valid() {
+	if snap.Encrypted && (s.sessions == nil || isStar(snap)) || !snap.VNI.Valid() {
 		s.log.Error("network refused by the data plane", "network", snap.Name, "vni", snap.VNI, "encrypted", snap.Encrypted)
 		s.RemoveNetwork(snap.ID)
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if was := s.nets[snap.ID]; was != nil && was.Encrypted != snap.Encrypted {
+		s.removeNetwork(snap.ID) // another network, which what is known of this one is not for
+	}
 	s.nets[snap.ID] = snap
 	s.publish(snap.ID)
 }
@@ -203,14 +221,18 @@ func (s *Switch) SetNetwork(snap *directory.Snapshot) {
 func (s *Switch) RemoveNetwork(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.nets[id]; !ok {
-		return
+	if _, ok := s.nets[id]; ok {
+		s.removeNetwork(id)
 	}
+}
+
+// removeNetwork forgets a network that is there. s.mu is held.
+func (s *Switch) removeNetwork(id string) {
 	delete(s.nets, id)
 	s.publish(id)
 	s.waitForWorkers()
 	a := s.account(id)
-	a.ledgers[0].drop(DropNoNetwork, a.neighbours.clear())
+	a.ledgers[0].drop(DropNoNetwork, a.neighbours.clear()+s.forgetHeld(id))
 	s.forget(id)
 }
 
@@ -221,6 +243,7 @@ func (s *Switch) publish(id string) {
 	next := &table{
 		networks: make(map[string]*network, len(s.nets)),
 		byVNI:    make(map[encap.VNI]*network, len(s.nets)),
+		sealed:   make(map[encap.VNI]*network),
 		ports:    make([]entry, len(s.ports)),
 	}
 	for other, n := range old.networks {
@@ -229,7 +252,7 @@ func (s *Switch) publish(id string) {
 		}
 	}
 	if snap := s.nets[id]; snap != nil {
-		if other := next.byVNI[snap.VNI]; other != nil {
+		if other := cmp.Or(next.byVNI[snap.VNI], next.sealed[snap.VNI]); other != nil {
 			s.log.Error("two networks with one VNI", "vni", snap.VNI, "network", other.snap.Name, "refused", snap.Name)
 			delete(s.nets, id)
 		} else {
@@ -243,12 +266,20 @@ func (s *Switch) publish(id string) {
 	}
 	s.table.Store(next)
 	s.forgetPeers(next)
+	s.forgetNodes(next)
+	if len(next.sealed) > 0 {
+		s.keeper.resumeSoon()
+	}
 }
 
 // add takes n into a table that is being built.
 func (t *table) add(n *network) {
 	t.networks[n.snap.ID] = n
-	if !n.star {
+	switch {
+	case n.star:
+	case n.snap.Encrypted:
+		t.sealed[n.snap.VNI] = n
+	default:
 		t.byVNI[n.snap.VNI] = n
 	}
 }
@@ -316,7 +347,7 @@ func (s *Switch) forgetPeers(t *table) {
 			used[v.peer] = true
 		}
 		for _, r := range n.fib {
-			used[r.peer] = true
+			used[r.behind.vtep] = true
 		}
 	}
 	for addr, p := range s.peers {

@@ -2,7 +2,9 @@ package dataplane
 
 import (
 	"net/netip"
+	"sync/atomic"
 
+	"github.com/ovnd/ovnd/crypto"
 	"github.com/ovnd/ovnd/dataplane/udp"
 	"github.com/ovnd/ovnd/discovery/directory"
 	"github.com/ovnd/ovnd/encap"
@@ -11,7 +13,8 @@ import (
 // A table is everything that workers look up. It never changes once stored.
 type table struct {
 	networks map[string]*network    // by ID
-	byVNI    map[encap.VNI]*network // those on the wire
+	byVNI    map[encap.VNI]*network // those on the wire in clear text
+	sealed   map[encap.VNI]*network // encrypted ones
 	ports    []entry                // by slot; a free one has no port
 }
 
@@ -24,13 +27,18 @@ type entry struct {
 // A network is one version of a network, compiled for forwarding.
 type network struct {
 	*account
-	snap  *directory.Snapshot
-	mtu   int    // bytes, inner IP packet
-	mss4  uint16 // the largest TCP MSS that fits mtu
-	mss6  uint16
-	peers map[netip.Addr]vtep  // who may send, by underlay address
-	learn []*peer              // VTEPs behind which addresses are learned
-	fib   map[netip.Addr]route // inner address → where it is
+	snap *directory.Snapshot
+	mtu  int    // bytes, inner IP packet
+	mss4 uint16 // the largest TCP MSS that fits mtu
+	mss6 uint16
+	// Of a plain network alone: an encrypted one knows no VTEPs, so there is no
+	// address to which it could be sent in clear text.
+	peers map[netip.Addr]vtep // who may send, by underlay address
+	learn []*peer             // VTEPs behind which addresses are learned
+	// Of an encrypted network alone.
+	nodes map[*crypto.Peer]*sealedPeer // who may send
+
+	fib map[netip.Addr]route // inner address → where it is
 	// star marks a network that is not on the wire: what its ports send goes to
 	// the hub, nil if there is none, and what that sends to them.
 	star bool
@@ -46,19 +54,26 @@ type vtep struct {
 	static bool // outside the cluster
 }
 
-// A route says where an inner address is: at a local port, behind a peer, or,
-// if both are nil, here but without a port.
+// A route says where an inner address is: at a local port, behind another node
+// or VTEP, or, if there is neither, here but without a port.
 type route struct {
-	port *Port
-	peer *peer
-	mac  encap.MAC
+	port   *Port
+	behind place
+	mac    encap.MAC
 	// group marks a subnet's broadcast address.
 	group bool
 	// vip marks a service's address, which every node has.
 	vip bool
 }
 
-// A peer is another VTEP. It is shared by all networks.
+// A place is where frames come from and go to: a VTEP on a plain network, a node
+// on an encrypted one.
+type place struct {
+	vtep *peer
+	node *sealedPeer
+}
+
+// A peer is another VTEP. It is shared by all plain networks.
 type peer struct {
 	addr    *udp.Addr
 	traffic []traffic // by worker
@@ -69,7 +84,12 @@ type peer struct {
 type account struct {
 	ledgers    []ledger // by worker
 	neighbours neighbours
+	unclaimed  waiting
+	held       atomic.Int64 // wire packets that wait for a session or a claim
 }
+
+// waits returns how many wire packets wait for anything.
+func (a *account) waits() int { return a.neighbours.waiting() + int(a.held.Load()) }
 
 // compile builds the forwarding state of snap. Ports come first: an address
 // that is here is here, whatever gossip says of it.
@@ -86,7 +106,11 @@ func (s *Switch) compile(snap *directory.Snapshot) *network {
 		n.mtu = encap.DefaultMTU
 	}
 	n.mss4, n.mss6 = uint16(encap.MSS(n.mtu, false)), uint16(encap.MSS(n.mtu, true))
-	if !n.star {
+	switch {
+	case n.star:
+	case snap.Encrypted:
+		n.addNodes(s)
+	default:
 		n.addRemote(s)
 	}
 	for _, sub := range snap.Subnets {
@@ -124,13 +148,13 @@ func (n *network) addRemote(s *Switch) {
 		if v.Learn {
 			n.learn = append(n.learn, p)
 		} else {
-			n.fib[v.Addr] = route{peer: p, mac: v.MAC}
+			n.fib[v.Addr] = route{behind: place{vtep: p}, mac: v.MAC}
 		}
 	}
 	for addr, ep := range n.snap.Endpoints {
 		r := route{mac: ep.MAC}
 		if s.foreign(ep.VTEP) {
-			r.peer = s.peer(ep.VTEP)
+			r.behind.vtep = s.peer(ep.VTEP)
 		}
 		n.fib[addr] = r
 	}
@@ -209,12 +233,12 @@ func (n *network) gateway(src, dst netip.Addr) netip.Addr {
 }
 
 // mayComeFrom reports why a packet with the inner source src must not come from
-// the peer p: the directory gives the address to another, or it is not in the
-// network at all. One that nobody is known to have is let in, since gossip may
-// lag behind a new endpoint's first packet.
-func (n *network) mayComeFrom(src netip.Addr, p *peer) (why Drop, ok bool) {
+// p: the directory gives the address to another, or it is not in the network at
+// all. One that nobody is known to have is let in, since gossip may lag behind a
+// new endpoint's first packet.
+func (n *network) mayComeFrom(src netip.Addr, p place) (why Drop, ok bool) {
 	if r, known := n.fib[src]; known {
-		return DropStolenSource, r.peer == p && p != nil
+		return DropStolenSource, r.behind == p && p != place{}
 	}
 	return DropForeignSource, n.snap.Contains(src)
 }

@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"time"
+
 	"github.com/ovnd/ovnd/dataplane/pkt"
 	"github.com/ovnd/ovnd/encap"
 )
@@ -25,19 +27,24 @@ func (t *transmitter) answerTooBig(n *network, p *Port, orig encap.IP, mtu int) 
 // tooBigForUnderlay answers the sender of the first packet in a batch that does
 // not fit the link to its peer.
 func (t *transmitter) tooBigForUnderlay(b *batch) {
-	link, err := t.sw.under.MTU(b.peer.addr)
+	link, err := t.sw.under.MTU(b.to)
 	if err != nil {
-		t.sw.log.Warn("underlay refuses packets as too big", "peer", b.peer.addr.AddrPort(), "err", err)
+		t.sw.log.Warn("underlay refuses packets as too big", "peer", b.to.AddrPort(), "err", err)
 		return
 	}
-	orig, err := encap.ParseIP(b.buf[prefixLen:min(b.size, b.n)])
+	v6 := b.to.AddrPort().Addr().Is6()
+	if b.session != nil {
+		// The packet cannot be read any more. The next one is told before it is
+		// sealed.
+		b.node.limit(encap.EncryptedInnerMTU(link, v6), time.Now())
+		return
+	}
+	orig, err := encap.ParseIP(b.buf[b.prefix:min(b.size, b.n)])
 	if err != nil {
 		return
 	}
 	// The packet came from a port of this worker's table, which is still in use.
 	if r := b.net.fib[orig.Src()]; r.port != nil {
-		t.answerTooBig(b.net, r.port, orig, encap.InnerMTU(link, isIPv6(b.peer)))
+		t.answerTooBig(b.net, r.port, orig, encap.InnerMTU(link, v6))
 	}
 }
-
-func isIPv6(p *peer) bool { return p.addr.AddrPort().Addr().Is6() }

@@ -18,6 +18,10 @@ func TestMTU(t *testing.T) {
 		{"inner MTU of 1500", InnerMTU(1500, false), DefaultMTU},
 		{"inner MTU of 1500, IPv6", InnerMTU(1500, true), DefaultMTU6},
 		{"inner MTU of 9000", InnerMTU(9000, false), 8950},
+		{"encrypted inner MTU of 1500", EncryptedInnerMTU(1500, false), DefaultEncryptedMTU},
+		{"encrypted inner MTU of 1500, IPv6", EncryptedInnerMTU(1500, true), DefaultEncryptedMTU6},
+		{"encrypted inner MTU of 9000", EncryptedInnerMTU(9000, false), 8924},
+		{"what a sealed packet adds to a plain one", sealedExtra, 24},
 		{"MSS of 1450", MSS(1450, false), 1410},
 		{"MSS of 1450, IPv6", MSS(1450, true), 1390},
 		// 65507 bytes are the most that sendto takes for a UDP datagram.
@@ -26,5 +30,8 @@ func TestMTU(t *testing.T) {
 		if tt.got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, tt.got, tt.want)
 		}
+	}
+	if sealedExtra > encryptedExtra {
+		t.Errorf("a sealed packet needs %d bytes and has %d", sealedExtra, encryptedExtra)
 	}
 }

@@ -17,7 +17,7 @@ func BenchmarkSplit(b *testing.B) {
 	for b.Loop() {
 		ip, _ := encap.ParseIP(frame[MetaLen:])
 		p, _ := NewPlan(ParseMeta(frame), ip)
-		p.Put(wire, prefix, 0, p.Count())
+		p.Put(wire, prefix, 0, 0, p.Count())
 	}
 }
 
@@ -29,7 +29,7 @@ func BenchmarkJoin(b *testing.B) {
 	stride := 22 + p.Len()
 	wire := make([]byte, p.Count()*stride)
 	first := make([]byte, stride)
-	p.Put(wire, make([]byte, 22), 0, p.Count())
+	p.Put(wire, make([]byte, 22), 0, 0, p.Count())
 	copy(first, wire)
 	j, out := NewJoiner(), discard{}
 	b.SetBytes(44 * 1398)
@@ -38,9 +38,9 @@ func BenchmarkJoin(b *testing.B) {
 		copy(wire, first[:22+52]) // its headers became the super-packet's
 		for at := 22; at < len(wire); at += stride {
 			f := wire[at-MetaLen : at-22+stride]
-			if !j.Extend(f[MetaLen:]) {
+			if !j.Extend(f[MetaLen:], false) {
 				ip, _ := encap.ParseIP(f[MetaLen:])
-				j.Add(out, f, ip)
+				j.Add(out, f, ip, false)
 			}
 		}
 		j.Flush()

@@ -73,12 +73,13 @@ func NewJoiner() *Joiner {
 
 // Add takes the packet ip for dst. frame is where it lies, with [MetaLen] bytes
 // of room before it, which are overwritten; it must stay as it is until
-// [Joiner.Flush].
-func (j *Joiner) Add(dst Writer, frame []byte, ip encap.IP) {
+// [Joiner.Flush]. With partial the transport checksum is the sum of the
+// pseudo-header alone, by agreement with the sender.
+func (j *Joiner) Add(dst Writer, frame []byte, ip encap.IP, partial bool) {
 	headerLen := joinable(&ip)
 	if i := j.find(dst, &ip); i >= 0 {
 		f := j.flows[i]
-		if headerLen > 0 && f.append(ip.Packet, headerLen) {
+		if headerLen > 0 && f.append(ip.Packet, headerLen, partial) {
 			j.last = i
 			if f.complete() {
 				j.remove(i)
@@ -106,8 +107,8 @@ func (j *Joiner) Add(dst Writer, frame []byte, ip encap.IP) {
 // same addresses. It does what [Joiner.Add] would, for a fraction of the time, so
 // that what was decided about that packet need not be decided again. Otherwise
 // it does nothing and returns false.
-func (j *Joiner) Extend(b []byte) bool {
-	if j.last >= j.n || !j.flows[j.last].extend(b) {
+func (j *Joiner) Extend(b []byte, partial bool) bool {
+	if j.last >= j.n || !j.flows[j.last].extend(b, partial) {
 		return false
 	}
 	if j.flows[j.last].complete() {
@@ -212,13 +213,13 @@ func (f *flow) start(dst Writer, frame []byte, ip *encap.IP, headerLen int) {
 }
 
 // append adds a packet of the flow if it continues the super-packet.
-func (f *flow) append(b []byte, headerLen int) bool {
+func (f *flow) append(b []byte, headerLen int, partial bool) bool {
 	payload := len(b) - headerLen
 	if headerLen != f.headerLen || payload > f.size || f.total+payload > MaxIP || !f.continuedBy(b) {
 		return false
 	}
-	f.verified = f.verified || f.checksumsOK(f.ip.Packet)
-	if !f.verified || !f.checksumsOK(b) {
+	f.verified = f.verified || f.checksumsOK(f.ip.Packet, partial)
+	if !f.verified || !f.checksumsOK(b, partial) {
 		return false
 	}
 	f.pieces[f.count] = piece(b[headerLen:])
@@ -232,7 +233,7 @@ func (f *flow) append(b []byte, headerLen int) bool {
 
 // extend is append for any bytes. It looks at what append takes for granted: the
 // version, the length, the protocol, addresses and ports.
-func (f *flow) extend(b []byte) bool {
+func (f *flow) extend(b []byte, partial bool) bool {
 	a := f.ip.Packet
 	if !f.tcp || len(b) <= f.headerLen || a[0] != b[0] {
 		return false
@@ -244,7 +245,7 @@ func (f *flow) extend(b []byte) bool {
 	} else if int(binary.BigEndian.Uint16(b[2:])) != len(b) || a[9] != b[9] || string(a[12:24]) != string(b[12:24]) {
 		return false
 	}
-	return f.append(b, f.headerLen)
+	return f.append(b, f.headerLen, partial)
 }
 
 // note keeps what the next packet is compared with.
@@ -284,15 +285,15 @@ func (f *flow) continuedBy(b []byte) bool {
 }
 
 // checksumsOK reports whether the checksums of a packet of the flow are right,
-// or left partial.
-func (f *flow) checksumsOK(b []byte) bool {
+// or left partial; agreed says that they should be.
+func (f *flow) checksumsOK(b []byte, agreed bool) bool {
 	at := f.ip.Transport
 	if b[0]>>4 == 4 && encap.SumBytes(b[:at]).Checksum() != 0 {
 		return false
 	}
 	pseudo := f.pseudo.AddUint32(uint32(len(b) - at))
-	return encap.Checksum(b[at:], pseudo) == 0 ||
-		binary.BigEndian.Uint16(b[at+f.checksumField():]) == uint16(pseudo)
+	partial := binary.BigEndian.Uint16(b[at+f.checksumField():]) == uint16(pseudo)
+	return partial || !agreed && encap.Checksum(b[at:], pseudo) == 0
 }
 
 func (f *flow) checksumField() int {
@@ -328,13 +329,19 @@ func PartialChecksum(ip encap.IP) int {
 	return field
 }
 
+// SingleMeta returns the metadata of a packet that stands for itself.
+func SingleMeta(ip encap.IP) Meta {
+	if field := PartialChecksum(ip); field >= 0 {
+		return Meta{Flags: NeedsChecksum, CsumStart: uint16(ip.Transport), CsumOffset: uint16(field)}
+	}
+	return Meta{}
+}
+
 // write hands the super-packet over, its headers and metadata made to fit.
 func (f *flow) write() {
 	if f.count == 1 {
-		m := Meta{}
-		if field := PartialChecksum(f.ip); field >= 0 {
-			m = Meta{Flags: NeedsChecksum, CsumStart: uint16(f.ip.Transport), CsumOffset: uint16(field)}
-		} else if f.verified {
+		m := SingleMeta(f.ip)
+		if m == (Meta{}) && f.verified {
 			m.Flags = DataValid
 		}
 		m.Put(f.meta)

@@ -82,9 +82,9 @@ func split(t *testing.T, frame, prefix []byte) [][]byte {
 	half := plan.Count() / 2
 	n := 0
 	if half > 0 {
-		n = plan.Put(wire, prefix, 0, half)
+		n = plan.Put(wire, prefix, 0, 0, half)
 	}
-	n += plan.Put(wire[n:], prefix, half, plan.Count())
+	n += plan.Put(wire[n:], prefix, 0, half, plan.Count())
 	if want := plan.WireLen() + plan.Count()*len(prefix); n != want {
 		t.Fatalf("Put wrote %d bytes, want %d", n, want)
 	}
@@ -148,14 +148,14 @@ func feed(t *testing.T, s *sink, packets [][]byte, extend bool) {
 	j := NewJoiner()
 	for _, p := range packets {
 		frame := append(make([]byte, MetaLen), p...)
-		if extend && j.Extend(frame[MetaLen:]) {
+		if extend && j.Extend(frame[MetaLen:], false) {
 			continue
 		}
 		ip, err := encap.ParseIP(frame[MetaLen:])
 		if err != nil {
 			t.Fatal(err)
 		}
-		j.Add(s, frame, ip)
+		j.Add(s, frame, ip, false)
 	}
 	j.Flush()
 }
@@ -310,18 +310,18 @@ func TestExtendAfterOther(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			j.Add(dst, frame, ip)
+			j.Add(dst, frame, ip, false)
 		}
 		add(first, segments[0])
 		last := bytes.Clone(segments[0])
 		encap.TCP(last[encap.IPv4HeaderLen:]).SetFlags(flags)
 		add(other, last)
-		if j.Extend(segments[1]) {
+		if j.Extend(segments[1], false) {
 			t.Errorf("%s: extended a flow that the last packet did not go to", name)
 		}
 		add(first, segments[0])
 		j.Flush()
-		if j.Extend(segments[1]) {
+		if j.Extend(segments[1], false) {
 			t.Errorf("%s: extended what was flushed", name)
 		}
 	}
@@ -410,11 +410,11 @@ func TestAllocations(t *testing.T) {
 	n := testing.AllocsPerRun(50, func() {
 		ip, _ := encap.ParseIP(frame[MetaLen:])
 		plan, _ := NewPlan(ParseMeta(frame), ip)
-		n := plan.Put(wire, prefix, 0, plan.Count())
+		n := plan.Put(wire, prefix, 0, 0, plan.Count())
 		for at := 0; at < n; {
 			b := wire[at+22-MetaLen : min(at+22+plan.Len(), n)]
 			ip, _ := encap.ParseIP(b[MetaLen:])
-			j.Add(out, b, ip)
+			j.Add(out, b, ip, false)
 			at += 22 + plan.Len()
 		}
 		j.Flush()
@@ -454,7 +454,7 @@ func FuzzSplit(f *testing.F) {
 			return // 64 KiB in payloads of a few bytes: slow, no different
 		}
 		b := make([]byte, p.Count()*(p.Len()+4))
-		if n := p.Put(b, []byte("abcd"), 0, p.Count()); n != p.WireLen()+4*p.Count() {
+		if n := p.Put(b, []byte("abcd"), 0, 0, p.Count()); n != p.WireLen()+4*p.Count() {
 			t.Errorf("%d bytes written, want %d", n, p.WireLen()+4*p.Count())
 		}
 	})
@@ -467,7 +467,7 @@ func FuzzJoin(f *testing.F) {
 	ip, _ := encap.ParseIP(frame[MetaLen:])
 	p, _ := NewPlan(ParseMeta(frame), ip)
 	b := make([]byte, p.WireLen())
-	p.Put(b, nil, 0, p.Count())
+	p.Put(b, nil, 0, 0, p.Count())
 	f.Add(b, uint16(p.Len()))
 	f.Fuzz(func(t *testing.T, b []byte, size uint16) {
 		if size == 0 || len(b) > 4096 {

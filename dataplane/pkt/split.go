@@ -14,6 +14,7 @@ type Plan struct {
 	headerLen int // bytes of IP and transport header, repeated in each wire packet
 	size      int // payload bytes in each wire packet but the last
 	count     int
+	partial   bool // transport checksums stay partial
 }
 
 // NewPlan checks m against its packet. ip is aliased until the plan is done
@@ -71,24 +72,36 @@ func (p Plan) PutHeaderLen(frame []byte) {
 	binary.NativeEndian.PutUint16(frame[2:], uint16(p.headerLen))
 }
 
+// LeavePartial has [Plan.Put] leave TCP and UDP checksums partial, as the sum of
+// the pseudo-header alone, where the super-packet has them so. It reports whether
+// it does: only a receiver who knows may be sent such packets.
+func (p *Plan) LeavePartial() bool {
+	m := &p.meta
+	p.partial = m.Flags&NeedsChecksum != 0 && int(m.CsumStart) == p.ip.Transport && !p.ip.IsFragment() &&
+		(p.ip.Protocol == encap.ProtocolTCP && m.CsumOffset == encap.TCPChecksumOffset ||
+			p.ip.Protocol == encap.ProtocolUDP && m.CsumOffset == encap.UDPChecksumOffset)
+	return p.partial
+}
+
 // Put writes the wire packets from number first up to but not including number
-// end to dst, one after the other, each preceded by prefix, with every field and
-// checksum complete. It returns the bytes written; dst must have room for
-// (end-first)*(len(prefix)+p.Len()).
-func (p Plan) Put(dst, prefix []byte, first, end int) int {
+// end to dst, one after the other, each preceded by prefix and followed by tail
+// bytes of room, with every field and checksum complete. It returns the bytes
+// written and left; dst must have room for
+// (end-first)*(len(prefix)+p.Len()+tail).
+func (p Plan) Put(dst, prefix []byte, tail, first, end int) int {
 	if p.size == 0 {
 		n := copy(dst, prefix)
 		n += copy(dst[n:], p.ip.Packet)
-		if p.meta.Flags&NeedsChecksum != 0 {
+		if p.meta.Flags&NeedsChecksum != 0 && !p.partial {
 			// NewPlan has checked the offsets; an odd one no protocol has.
 			_ = encap.CompleteChecksum(dst[len(prefix):n], int(p.meta.CsumStart), int(p.meta.CsumOffset))
 		}
-		return n
+		return n + tail
 	}
 	s := p.newSplitter()
 	n := 0
 	for i := first; i < end; i++ {
-		n += s.put(dst[n:], prefix, i)
+		n += s.put(dst[n:], prefix, i) + tail
 	}
 	return n
 }
@@ -101,7 +114,9 @@ type splitter struct {
 	flags   uint16
 	id      uint16    // IPv4 identification of the first wire packet
 	header4 encap.Sum // of the IPv4 header without length, identification and checksum
-	pseudo  encap.Sum // of the pseudo-header without length, and the transport header without what varies
+	// Of the pseudo-header without length, and with complete checksums of the
+	// transport header without what varies.
+	pseudo encap.Sum
 }
 
 func (p Plan) newSplitter() splitter {
@@ -112,15 +127,21 @@ func (p Plan) newSplitter() splitter {
 		// Words 1, 2 and 5 are the length, the identification and the checksum.
 		s.header4 = encap.SumBytes(pkt[0:2]).Add(encap.SumBytes(pkt[6:10])).Add(encap.SumBytes(pkt[12:at]))
 	}
+	s.pseudo = p.ip.PseudoSum(0)
 	if !s.tcp {
-		s.pseudo = p.ip.PseudoSum(0).Add(encap.SumBytes(pkt[at : at+4]))
+		if !p.partial {
+			s.pseudo = s.pseudo.Add(encap.SumBytes(pkt[at : at+4]))
+		}
 		return s
 	}
 	t := encap.TCP(pkt[at:])
 	s.seq, s.flags = t.Seq(), t.Flags()
+	if p.partial {
+		return s
+	}
 	// Without sequence number, flags and checksum; the data offset is in the
 	// flags' word and is summed with it.
-	s.pseudo = p.ip.PseudoSum(0).
+	s.pseudo = s.pseudo.
 		Add(encap.SumBytes(t[0:4])).Add(encap.SumBytes(t[8:12])).
 		Add(encap.SumBytes(t[14:16])).Add(encap.SumBytes(t[18:t.HeaderLen()]))
 	return s
@@ -138,15 +159,27 @@ func (s *splitter) put(dst, prefix []byte, i int) int {
 
 	s.putIP(w, i)
 	t := w[s.ip.Transport:]
-	sum := s.pseudo.AddUint32(uint32(len(t))).Add(encap.SumBytes(w[s.headerLen:]))
+	sum := s.pseudo.AddUint32(uint32(len(t)))
+	if !s.partial {
+		sum = sum.Add(encap.SumBytes(w[s.headerLen:]))
+	}
 	if s.tcp {
 		s.putTCP(t, sum, i)
 	} else {
-		u := encap.UDP(t)
-		u.SetLength(len(t))
-		u.SetChecksum(sum.Add(encap.Sum(len(t))).Checksum())
+		s.putUDP(t, sum)
 	}
 	return n + len(w)
+}
+
+// putUDP writes what a datagram does not share with the super-packet.
+func (s *splitter) putUDP(b []byte, sum encap.Sum) {
+	u := encap.UDP(b)
+	u.SetLength(len(u))
+	if s.partial {
+		binary.BigEndian.PutUint16(u[encap.UDPChecksumOffset:], uint16(sum))
+		return
+	}
+	u.SetChecksum(sum.Add(encap.Sum(len(u))).Checksum())
 }
 
 func (s *splitter) putIP(w []byte, i int) {
@@ -173,6 +206,10 @@ func (s *splitter) putTCP(b []byte, sum encap.Sum, i int) {
 	}
 	t.SetSeq(seq)
 	t.SetFlags(flags)
+	if s.partial {
+		t.SetChecksum(uint16(sum))
+		return
+	}
 	sum = sum.AddUint32(seq).Add(encap.Sum(binary.BigEndian.Uint16(t[12:])))
 	t.SetChecksum(sum.Checksum())
 }

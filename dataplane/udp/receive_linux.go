@@ -134,17 +134,25 @@ func (m *Message) readControl(b []byte) {
 	}
 }
 
+// Indices of SO_MEMINFO's answer (linux/sock_diag.h).
+const (
+	skMeminfoRmemAlloc = 0
+	skMeminfoDrops     = 8
+	skMeminfoVars      = 9
+)
+
+// Queued returns what waits in the receive buffer, in bytes of kernel memory.
+func (r *Receiver) Queued() int { return int(r.meminfo()[skMeminfoRmemAlloc]) }
+
 // dropped returns the socket's sk_drops.
-func (r *Receiver) dropped() uint64 {
-	const skMeminfoDrops, vars = 8, 9 // SK_MEMINFO_DROPS of linux/sock_diag.h
-	var info [vars]uint32
+func (r *Receiver) dropped() uint64 { return uint64(r.meminfo()[skMeminfoDrops]) }
+
+// meminfo is zero if the kernel has none.
+func (r *Receiver) meminfo() (info [skMeminfoVars]uint32) {
 	size := uint32(unsafe.Sizeof(info))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(r.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+	_, _, _ = unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(r.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return 0
-	}
-	return uint64(info[skMeminfoDrops])
+	return info
 }
 
 // shutdown wakes a receive under way: on an unconnected UDP socket shutdown(2)
