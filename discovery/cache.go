@@ -12,8 +12,9 @@ import (
 // The files that discovery keeps in the state folder, readable by the owner
 // alone.
 const (
-	keysFile  = "gossip-keys.json"
-	peersFile = "gossip-peers.json"
+	keysFile        = "gossip-keys.json"
+	peersFile       = "gossip-peers.json"
+	revocationsFile = "revocations.json" // by removed node, as package crypto encodes them
 )
 
 // maxCache bounds what is read back, in bytes: more than maxEndpoints records
@@ -28,6 +29,8 @@ type savedPeers struct {
 	Nodes []string `json:"nodes,omitempty"`
 	// Networks holds the records of remote endpoints by network and endpoint ID.
 	Networks map[string]map[string]savedEndpoint `json:"networks,omitempty"`
+	// Identities holds those of other nodes by encrypted network and gossip name.
+	Identities map[string]map[string][]byte `json:"identities,omitempty"`
 }
 
 // A savedEndpoint is the two records of an endpoint, as they were gossiped.
@@ -85,14 +88,38 @@ func write(path string, data []byte, durable bool) error {
 func (n *network) saved() map[string]savedEndpoint {
 	m := make(map[string]savedEndpoint, len(n.remote))
 	for id, r := range n.remote {
-		if r.place == nil {
+		p := n.counts(r)
+		if p == nil {
 			continue
 		}
-		s := savedEndpoint{Peer: r.place.raw}
+		s := savedEndpoint{Peer: p.raw}
 		if r.naming != nil {
 			s.Endpoint = r.naming.raw
 		}
 		m[id] = s
 	}
 	return m
+}
+
+// savedIdentities returns the records of the nodes that may prove to be who they
+// say.
+func (n *network) savedIdentities() map[string][]byte {
+	m := make(map[string][]byte, len(n.chosen))
+	for _, i := range n.chosen {
+		m[i.Name] = i.raw
+	}
+	return m
+}
+
+// rememberIdentities takes in those of the last run, before the endpoints of it.
+func (n *network) rememberIdentities(saved map[string][]byte) {
+	for name, raw := range saved {
+		if checkID(name) != nil || len(n.identities) >= maxNodes {
+			continue
+		}
+		if i, err := parseIdentity(n.cfg.ID, name, raw); err == nil {
+			i.cached = true
+			n.addIdentity(i)
+		}
+	}
 }

@@ -65,6 +65,11 @@ type Discovery struct {
 	unsaved   bool           // networks has news that peersFile lacks
 	status    Status         // what Run last saw of the cluster
 	news      chan struct{}  // closed and replaced when a node has applied something
+	trust     trust
+	revoked   revocations
+
+	unprovenLogged  time.Time // when records without a valid signature were last logged
+	conflictsLogged time.Time // when endpoints that contradict each other were
 }
 
 // Status is the state of gossip, for people to read.
@@ -74,7 +79,8 @@ type Status struct {
 	Nodes   []Node // in gossip, this one included, sorted by name
 
 	BadRecords uint64 // records of other nodes that were refused
-	Conflicts  int    // inner addresses that more than one endpoint claims now
+	Unproven   int    // records on encrypted networks that no owner stands for now: no endpoints
+	Conflicts  int    // endpoints that are not there because another one has their address or ID
 	Remembered int    // endpoints known from the last run alone
 }
 
@@ -118,6 +124,8 @@ func New(cfg Config) (*Discovery, error) {
 		networks:       make(map[string]*network),
 		conflicts:      make(map[string]int),
 		news:           make(chan struct{}),
+		// Above the numbers of any former run, should one have had the same key.
+		trust: trust{sequence: uint64(time.Now().UnixNano()), now: time.Now},
 	}
 	d.restore()
 	return d, nil
@@ -138,6 +146,7 @@ func (d *Discovery) restore() {
 		d.cfg.Log.Warn("endpoints of the last run are lost", "error", err)
 		d.saved = savedPeers{}
 	}
+	d.restoreRevocations()
 }
 
 func (d *Discovery) path(file string) string { return filepath.Join(d.cfg.StateDir, file) }
@@ -219,21 +228,26 @@ func (d *Discovery) Join(managers []string) {
 // with what is remembered from the last run, and gossip fills it. It must come
 // before the network's first endpoint. Joining a network again replaces what is
 // known of it and keeps its endpoints. A network that this node cannot be on is
-// refused, an encrypted one with directory.ErrEncrypted.
+// refused.
 func (d *Discovery) JoinNetwork(cfg NetworkConfig) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n, err := newNetwork(cfg, self{name: d.name, vtep: d.cfg.VTEP})
+	n, err := newNetwork(cfg, self{name: d.name, vtep: d.cfg.VTEP, trust: &d.trust})
 	if err != nil {
 		return err
 	}
 	if old, ok := d.networks[cfg.ID]; ok {
 		n.local, n.entries, n.remote, n.members, n.acks = old.local, old.entries, old.remote, old.members, old.acks
+		n.rule = old.rule
 	} else {
+		if n.opts.Encrypted {
+			n.rememberIdentities(d.saved.Identities[cfg.ID])
+		}
 		for id, ep := range d.saved.Networks[cfg.ID] {
 			n.remember(id, ep.Peer, ep.Endpoint)
 		}
 		delete(d.saved.Networks, cfg.ID)
+		delete(d.saved.Identities, cfg.ID)
 	}
 	d.networks[cfg.ID] = n
 	d.publish(n)
@@ -300,6 +314,7 @@ func (d *Discovery) Status() Status {
 	s.BadRecords = d.bad.Load()
 	for id, n := range d.networks {
 		s.Conflicts += d.conflicts[id]
+		s.Unproven += n.unproven
 		s.Remembered += n.unconfirmed()
 	}
 	return s
@@ -310,10 +325,15 @@ func (d *Discovery) Status() Status {
 func (d *Discovery) publish(n *network) {
 	d.version++
 	snap, conflicts := n.snapshot(d.version)
-	if conflicts > 0 && conflicts != d.conflicts[n.cfg.ID] {
+	if now := time.Now(); conflicts > 0 && conflicts != d.conflicts[n.cfg.ID] && now.Sub(d.conflictsLogged) >= time.Minute {
+		d.conflictsLogged = now // any member can have this happen as often as it likes
 		d.cfg.Log.Warn("endpoints contradict each other about addresses", "network", n.cfg.Name, "addresses", conflicts)
 	}
 	d.conflicts[n.cfg.ID] = conflicts
+	if now := time.Now(); n.unproven > 0 && now.Sub(d.unprovenLogged) >= time.Minute {
+		d.unprovenLogged = now
+		d.cfg.Log.Warn("gossip records without a valid signature of their owner: no endpoints", "network", n.cfg.Name, "records", n.unproven)
+	}
 	n.acks.note(snap, d.name)
 	d.cfg.Store.Publish(snap)
 }
@@ -328,7 +348,10 @@ func (d *Discovery) wanted() (keys []Key, entries map[string]map[string]entry) {
 		m := maps.Clone(n.entries)
 		// Cannot fail: there is no text in it.
 		if applied, err := putApplied(n.acks.applied); err == nil {
-			m[d.name] = entry{applied: applied}
+			m[d.name] = entry{applied: applied, identity: n.identityEntry()}
+		}
+		if n.cfg.Ingress {
+			d.addRevocations(m)
 		}
 		entries[id] = m
 	}

@@ -16,6 +16,34 @@
 // others that it knows to be draining and no longer chooses. [Discovery.Drain]
 // waits for that; Docker's nodes pass the table on and have nothing to say in it.
 //
+// # Encrypted networks
+//
+// NetworkDB takes any member's word for any entry, so on an encrypted network an
+// endpoint is what its owner has signed for. Each node has an entry in a table of
+// identities: its keys, stated with its swarm key. Certificates do not fit into
+// gossip, so that is hearsay until a handshake has proved it; the key that signs
+// for endpoints is the proven one if there is one, else that of the entry which
+// came first. The peer record of an endpoint is signed with it and numbered.
+//
+// The first valid claim of an endpoint's ID, and of an address, stands while its
+// owner lives (it is on the network in gossip, or in session with this node) and
+// has not released it. What others write over it, delete or repeat changes
+// nothing, and the owner says it again. Only an owner that has not proved itself
+// within 15 s gives way, to one that has. Of claims that a newcomer hears of at
+// once it takes that of the owner that has proved itself, and else goes by the
+// order below.
+//
+// An owner that withdraws an endpoint signs that it has released it, then deletes
+// the entry. NetworkDB keeps the value of a deleted entry for half an hour and
+// passes it on; who has a claim without an entry looks there for the release.
+//
+// What members can still do: keep each other's records from spreading, name their
+// own endpoints as they like, and win an address with a node that knows nothing
+// yet and does not hear of the owner.
+//
+// Managers tell which nodes were removed in one more table, on the ingress
+// network. Each node verifies that, keeps it on disk and does not forget it.
+//
 // # When records contradict each other
 //
 // NetworkDB keeps the records of live owners only: those of a node that left or

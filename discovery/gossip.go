@@ -18,6 +18,8 @@ import (
 
 	"github.com/docker/go-events"
 	"github.com/moby/moby/v2/daemon/libnetwork/networkdb"
+
+	"github.com/ovnd/ovnd/crypto"
 )
 
 const (
@@ -55,19 +57,34 @@ var settlePauses = [...]time.Duration{time.Second, 3 * time.Second}
 const settleTime = time.Second
 
 // An entry is the two records of a local endpoint, of which naming is nil for a
-// load balancer's and for one that is pending; or that of the node itself.
-type entry struct{ place, naming, applied []byte }
+// load balancer's and for one that is pending; or those of the node itself; or
+// one that tells of a node that was removed.
+type entry struct {
+	place, naming, applied, identity, revocation []byte
+
+	// On an encrypted network: what place becomes before it is deleted, and what
+	// place says, without the sequence, signed with which key.
+	released []byte
+	claim    crypto.EndpointClaim
+	key      [32]byte
+}
+
+// A tableEntry is the record that an entry has in one table; nil: none.
+type tableEntry struct {
+	table string
+	value []byte
+}
 
 // tables returns the records of an entry by table. The place comes first: a name
 // without one helps nobody.
-func (e entry) tables() [3]struct {
-	table string
-	value []byte
-} {
-	return [...]struct {
-		table string
-		value []byte
-	}{{peerTable, e.place}, {endpointTable, e.naming}, {appliedTable, e.applied}}
+func (e entry) tables() [5]tableEntry {
+	return [...]tableEntry{
+		{peerTable, e.place},
+		{endpointTable, e.naming},
+		{appliedTable, e.applied},
+		{identityTable, e.identity},
+		{revocationTable, e.revocation},
+	}
 }
 
 // gossip is a running NetworkDB and what this node has told it. Only the
@@ -97,6 +114,9 @@ type membership struct {
 	entries map[string]entry // what is published, by endpoint ID
 	nodes   []string         // gossip names on the network when last looked
 	due     []time.Time      // when to repeat the entries
+
+	until     time.Time           // on the way out, and since when it may go; zero: it stays
+	contested map[string]struct{} // entries that another node has changed, by endpoint ID
 }
 
 // startGossip opens the sockets and starts NetworkDB under a gossip name.
@@ -188,15 +208,17 @@ func (g *gossip) clustered() bool { return len(g.db.ClusterPeers()) > 1 }
 // is missing is worth another try.
 func (g *gossip) apply(want map[string]map[string]entry) (ok bool) {
 	ok = true
-	for id := range g.networks {
-		if _, ok := want[id]; !ok {
-			g.leave(id)
+	for id, m := range g.networks {
+		if _, wanted := want[id]; !wanted {
+			ok = g.part(id, m) && ok
 		}
 	}
 	for id, entries := range want {
 		m := g.networks[id]
 		if m == nil {
 			m = g.enter(id)
+		} else {
+			m.until = time.Time{}
 		}
 		ok = m != nil && g.publish(id, m, entries) && ok
 	}
@@ -207,7 +229,12 @@ func (g *gossip) apply(want map[string]map[string]entry) (ok bool) {
 // it goes on behind: it takes as long as the slowest of them. The result is nil
 // if the network could not be joined.
 func (g *gossip) enter(id string) *membership {
-	m := &membership{joined: time.Now(), alone: !g.clustered(), entries: make(map[string]entry)}
+	m := &membership{
+		joined:    time.Now(),
+		alone:     !g.clustered(),
+		entries:   make(map[string]entry),
+		contested: make(map[string]struct{}),
+	}
 	g.joining.Go(func() {
 		// It fails if an earlier call that was slow has joined it after all.
 		if err := g.db.JoinNetwork(id); err != nil {
@@ -261,6 +288,9 @@ func (g *gossip) publish(id string, m *membership, want map[string]entry) (ok bo
 func (g *gossip) replace(id, ep string, old, e entry) (ok bool) {
 	ok = true
 	was := old.tables()
+	if e.place == nil && old.released != nil {
+		ok = g.set(peerTable, id, ep, old.place, old.released)
+	}
 	for i, now := range e.tables() {
 		ok = g.set(now.table, id, ep, was[i].value, now.value) && ok
 	}

@@ -259,6 +259,7 @@ func TestThousandEndpoints(t *testing.T) {
 func TestNothingLeft(t *testing.T) {
 	before := goroutines()
 	addrs := []netip.Addr{freshAddr(), freshAddr()}
+	swarm, s := newTestSwarm(t), new(sessions)
 	for range 2 {
 		var nodes []*testNode
 		for i, addr := range addrs {
@@ -267,7 +268,8 @@ func TestNothingLeft(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.Join([]string{addrs[0].String()})
-			n.join(0)
+			n.identify(swarm, fmt.Sprint("node", i), s)
+			n.joinSealed(0)
 			n.add(0, i+1)
 			nodes = append(nodes, n)
 		}

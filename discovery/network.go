@@ -2,12 +2,10 @@ package discovery
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -37,8 +35,9 @@ type NetworkConfig struct {
 
 // self is what a network needs to know of its node.
 type self struct {
-	name string     // gossip name
-	vtep netip.Addr // underlay address
+	name  string     // gossip name
+	vtep  netip.Addr // underlay address
+	trust *trust     // nil: nothing on encrypted networks
 }
 
 // A network is what this node knows of one network that it has joined: the
@@ -53,13 +52,15 @@ type network struct {
 	remote  map[string]remote             // by endpoint ID, as gossiped or remembered
 	members map[netip.Addr]string         // gossip address → gossip name of the nodes on the network
 	acks    acks
+	rule    // of an encrypted network
 }
 
 // A remote is what the two tables say of one endpoint. Either may be missing:
 // the records travel separately.
 type remote struct {
-	place  *place
+	place  *place // as gossip has it now
 	naming *naming
+	held   *place // on an encrypted network, the claim that counts
 }
 
 func newNetwork(cfg NetworkConfig, s self) (*network, error) {
@@ -74,6 +75,7 @@ func newNetwork(cfg NetworkConfig, s self) (*network, error) {
 		local:   make(map[string]directory.Endpoint),
 		entries: make(map[string]entry),
 		remote:  make(map[string]remote),
+		rule:    newRule(),
 	}, nil
 }
 
@@ -136,6 +138,10 @@ func (n *network) add(ep directory.Endpoint) error {
 	ep.NodeID, ep.VTEP = n.self.name, n.self.vtep
 
 	e, err := newEntry(&ep, bits)
+	if err == nil && n.opts.Encrypted {
+		ep.Owner = n.self.trust.nodeID()
+		e, err = n.signEntry(&ep, bits, e, n.entries[ep.ID])
+	}
 	if err != nil {
 		return fmt.Errorf("endpoint %s: %w", ep.ID, err)
 	}
@@ -146,7 +152,7 @@ func (n *network) add(ep directory.Endpoint) error {
 // rename takes in that this node is in gossip under another name, as a newcomer:
 // what it was told under the old one counts as remembered.
 func (n *network) rename(name string) {
-	n.self.name = name
+	n.self.name, n.ownIdentity = name, nil
 	for id, ep := range n.local {
 		ep.NodeID = name
 		n.local[id] = ep
@@ -158,6 +164,12 @@ func (n *network) rename(name string) {
 		if r.naming != nil {
 			r.naming.cached = true
 		}
+		if r.held != nil {
+			r.held.cached = true
+		}
+	}
+	for _, i := range n.identities {
+		i.cached = true
 	}
 }
 
@@ -201,8 +213,11 @@ func (n *network) learn(table, id string, value []byte) (changed bool, err error
 	if err := checkID(id); err != nil {
 		return false, err
 	}
-	if table == appliedTable {
+	switch {
+	case table == appliedTable:
 		return false, n.acks.learn(id, value)
+	case table == identityTable && n.opts.Encrypted:
+		return n.learnIdentity(id, value)
 	}
 	r, known := n.remote[id]
 	if !known && len(n.remote) >= maxEndpoints {
@@ -215,8 +230,9 @@ func (n *network) learn(table, id string, value []byte) (changed bool, err error
 			changed, r.place.cached = r.place.cached, false
 			return changed, nil
 		}
+		n.settleBefore(id, &r)
 		changed = r.place != nil
-		if r.place, err = n.parsePlace(value); r.place != nil {
+		if r.place, err = n.parsePlace(id, value); r.place != nil {
 			changed = true
 		}
 	case endpointTable:
@@ -246,17 +262,27 @@ func (n *network) keep(id string, r remote) {
 	n.remote[id] = r
 }
 
-// parsePlace is the part of checking a peer record that takes the network to
-// know. Records that name this node's own VTEP are no news, since the local
-// endpoints are known first hand: such a record is left over from before this
-// node was restarted, and yields nothing.
-func (n *network) parsePlace(value []byte) (*place, error) {
+// parsePlace reads and checks the peer record of an endpoint. Records that name
+// this node's own VTEP are no news, since the local endpoints are known first
+// hand: such a record is left over from before this node was restarted, or is an
+// old one of this run that somebody repeats, and yields nothing.
+func (n *network) parsePlace(id string, value []byte) (*place, error) {
 	if value == nil {
 		return nil, nil
 	}
-	p, err := parsePlace(value)
+	r, err := unmarshalPeer(value)
 	if err != nil {
 		return nil, err
+	}
+	p, err := parsePlace(r, value)
+	if err != nil {
+		return nil, err
+	}
+	if n.opts.Encrypted {
+		if p.claim, err = parseClaim(n.cfg.ID, id, r); err != nil {
+			return nil, err
+		}
+		n.noteReplay(id, p)
 	}
 	switch {
 	case p.vtep == n.self.vtep:
@@ -278,7 +304,7 @@ func (n *network) remember(id string, rawPlace, rawNaming []byte) {
 		return
 	}
 	r := n.remote[id]
-	if p, err := n.parsePlace(rawPlace); err == nil && p != nil && r.place == nil {
+	if p, err := n.parsePlace(id, rawPlace); err == nil && p != nil && r.place == nil {
 		p.cached = true
 		r.place = p
 	}
@@ -302,8 +328,17 @@ func (n *network) forgetUnconfirmed() (changed bool) {
 		if r.naming != nil && r.naming.cached {
 			r.naming = nil
 		}
+		if r.held != nil && r.held.cached {
+			r.held = nil
+		}
 		if r != stale {
 			n.keep(id, r)
+			changed = true
+		}
+	}
+	for name, i := range n.identities {
+		if i.cached {
+			delete(n.identities, name)
 			changed = true
 		}
 	}
@@ -321,7 +356,7 @@ func (n *network) setMembers(members map[netip.Addr]string) (changed bool) {
 }
 
 // snapshot builds the picture of the network, and counts the endpoints that are
-// not in it because another one has their address.
+// not in it because another one has their address or ID.
 func (n *network) snapshot(version uint64) (snap *directory.Snapshot, conflicts int) {
 	snap = &directory.Snapshot{
 		Version:     version,
@@ -333,6 +368,8 @@ func (n *network) snapshot(version uint64) (snap *directory.Snapshot, conflicts 
 		Internal:    n.cfg.Internal,
 		Attachable:  n.cfg.Attachable,
 		Ingress:     n.cfg.Ingress,
+		Encrypted:   n.opts.Encrypted,
+		Cipher:      n.opts.Cipher,
 		Reserved:    n.opts.Reserved,
 		Created:     n.cfg.Created,
 		Labels:      n.cfg.Labels,
@@ -340,20 +377,8 @@ func (n *network) snapshot(version uint64) (snap *directory.Snapshot, conflicts 
 		StaticVTEPs: n.opts.StaticVTEPs,
 		Endpoints:   make(map[netip.Addr]*directory.Endpoint, len(n.local)+len(n.remote)),
 	}
-	chosen := make(map[netip.Addr]claim, len(n.remote))
-	for id, r := range n.remote {
-		if _, ours := n.local[id]; ours || r.place == nil {
-			continue
-		}
-		c := n.claim(id, r)
-		if rival, taken := chosen[c.ep.Addr]; taken {
-			conflicts++
-			if rival.beats(c) {
-				continue
-			}
-		}
-		chosen[c.ep.Addr] = c
-	}
+	o, _ := n.settle()
+	chosen, conflicts := n.elect(o)
 	for addr, c := range chosen {
 		snap.Endpoints[addr] = c.ep
 	}
@@ -363,16 +388,26 @@ func (n *network) snapshot(version uint64) (snap *directory.Snapshot, conflicts 
 		}
 		snap.Endpoints[ep.Addr] = &ep
 	}
+	if o != nil {
+		n.disputes = conflicts
+		conflicts += n.waiting
+		snap.Identities = n.present(chosen)
+	}
 	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)
 	snap.Peers = n.peers(snap.Endpoints)
 	return snap, conflicts
 }
 
 func (n *network) mtu() int {
+	v6 := n.self.vtep.Is6()
 	switch {
 	case n.opts.MTU != 0:
 		return n.opts.MTU
-	case n.self.vtep.Is6():
+	case n.opts.Encrypted && v6:
+		return encap.DefaultEncryptedMTU6
+	case n.opts.Encrypted:
+		return encap.DefaultEncryptedMTU
+	case v6:
 		return encap.DefaultMTU6
 	default:
 		return encap.DefaultMTU
@@ -394,68 +429,10 @@ func (n *network) peers(endpoints map[netip.Addr]*directory.Endpoint) map[netip.
 	return peers
 }
 
-// A claim is a remote endpoint that would have its address in the snapshot.
-type claim struct {
-	ep        *directory.Endpoint
-	confirmed bool // by gossip in this run
-	live      bool // its VTEP is a member of the network
-}
-
-func (n *network) claim(id string, r remote) claim {
-	ep := &directory.Endpoint{Name: "lb-" + n.cfg.Name, Kind: directory.LoadBalancer}
-	// A name that came with another address than the place has belongs to what
-	// had this ID before or will have it in a moment: not to what is here now.
-	if r.naming != nil && r.naming.ep.Addr == r.place.addr {
-		named := r.naming.ep
-		if !n.isLoadBalancer(named.Name) {
-			ep = &named
-		}
-		if n.bits(ep.VIP) < 0 {
-			ep.VIP = netip.Addr{}
-		}
-		if !n.cfg.Ingress {
-			ep.Ports = nil
-		}
-	}
-	name, live := n.members[r.place.vtep]
-	ep.ID = id
-	ep.Addr, ep.MAC, ep.VTEP = r.place.addr, r.place.mac, r.place.vtep
-	ep.NodeID = name
-	return claim{ep: ep, confirmed: !r.place.cached, live: live}
-}
-
-// isLoadBalancer reports whether an endpoint of that name is the balancer of a
-// node. Docker gossips no name for it today, but did until version 25.
-func (n *network) isLoadBalancer(name string) bool {
-	return slices.Contains([]string{"lb-" + n.cfg.Name, n.cfg.Name + "-endpoint", n.cfg.Name + "-sbox"}, name)
-}
-
-// beats decides which of two remote endpoints has the address that both claim;
-// the package comment gives the rule. It depends on nothing but the claims.
-func (c claim) beats(o claim) bool {
-	return cmp.Or(
-		trueFirst(c.confirmed, o.confirmed),
-		trueFirst(c.live, o.live),
-		trueFirst(!c.ep.Disabled, !o.ep.Disabled),
-		cmp.Compare(c.ep.ID, o.ep.ID),
-	) < 0
-}
-
-func trueFirst(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	default:
-		return 1
-	}
-}
-
 // unconfirmed returns how many endpoints are known from the last run alone.
 func (n *network) unconfirmed() (count int) {
 	for _, r := range n.remote {
-		if r.place != nil && r.place.cached {
+		if p := n.counts(r); p != nil && p.cached {
 			count++
 		}
 	}

@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -306,11 +305,6 @@ func TestNetworkRefused(t *testing.T) {
 			t.Errorf("%s: accepted", what)
 		}
 	}
-	cfg := testNet(0)
-	cfg.Options = map[string]string{"encrypted": ""}
-	if _, err := newNetwork(cfg, self{}); !errors.Is(err, directory.ErrEncrypted) {
-		t.Errorf("encrypted network: %v", err)
-	}
 }
 
 func TestSnapshotOfOptions(t *testing.T) {
@@ -327,6 +321,20 @@ func TestSnapshotOfOptions(t *testing.T) {
 		}
 		if name := snap.Peers[netip.MustParseAddr(vtep)]; name != "aaaaaaaaaaaa" || len(snap.Peers) != 1 {
 			t.Errorf("peers %v", snap.Peers)
+		}
+	}
+}
+
+func TestSnapshotOfEncrypted(t *testing.T) {
+	cfg := testNet(0)
+	cfg.Options = map[string]string{directory.OptionEncrypted: "aes-256-gcm"}
+	for vtep, mtu := range map[string]int{"192.0.2.10": 1424, "2001:db8::1": 1404} {
+		n, err := newNetwork(cfg, self{name: "aaaaaaaaaaaa", vtep: netip.MustParseAddr(vtep)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if snap, _ := n.snapshot(7); snap.MTU != mtu || !snap.Encrypted || snap.Cipher != directory.AES256GCM {
+			t.Errorf("%+v", snap)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type place struct {
 	addr   netip.Addr
 	mac    encap.MAC
 	vtep   netip.Addr
+	claim  *signedClaim // who says so, on an encrypted network
 }
 
 // A naming is what an endpoint is called: its entry in the endpoint table.
@@ -46,15 +47,21 @@ type naming struct {
 	ep     directory.Endpoint
 }
 
-// parsePlace reads and checks an entry of the peer table. The result keeps b.
-func parsePlace(b []byte) (*place, error) {
+// unmarshalPeer reads an entry of the peer table.
+func unmarshalPeer(b []byte) (*records.PeerRecord, error) {
 	if len(b) > maxRecord {
 		return nil, fmt.Errorf("peer record of %d bytes", len(b))
 	}
-	var r records.PeerRecord
-	if err := proto.Unmarshal(b, &r); err != nil {
+	r := new(records.PeerRecord)
+	if err := proto.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("peer record: %w", err)
 	}
+	return r, nil
+}
+
+// parsePlace checks the place in a peer record, which came as b. The result keeps
+// b.
+func parsePlace(r *records.PeerRecord, b []byte) (*place, error) {
 	prefix, err := netip.ParsePrefix(r.EndpointIp)
 	if err != nil {
 		return nil, fmt.Errorf("peer record: endpoint address: %w", err)
@@ -86,11 +93,14 @@ func isHost(a netip.Addr) bool {
 // length of its subnet.
 func putPlace(ep *directory.Endpoint, bits int) ([]byte, error) {
 	return proto.Marshal(&records.PeerRecord{
-		EndpointIp:       netip.PrefixFrom(ep.Addr, bits).String(),
+		EndpointIp:       prefixOf(ep.Addr, bits),
 		EndpointMac:      ep.MAC.String(),
 		TunnelEndpointIp: ep.VTEP.String(),
 	})
 }
+
+// prefixOf writes an address with the prefix length of its subnet.
+func prefixOf(addr netip.Addr, bits int) string { return netip.PrefixFrom(addr, bits).String() }
 
 // parseNaming reads and checks an entry of the endpoint table. The result keeps
 // b.

@@ -74,13 +74,22 @@ func TestPeerRecordIsLibnetworks(t *testing.T) {
 	if b, err := putPlace(&ep, 16); err != nil || string(b) != goldenPeer {
 		t.Errorf("marshalled to %q, %v", b, err)
 	}
-	p, err := parsePlace([]byte(goldenPeer))
+	p, err := readPlace([]byte(goldenPeer))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p.addr != ep.Addr || p.mac != ep.MAC || p.vtep != ep.VTEP {
 		t.Errorf("got %+v", p)
 	}
+}
+
+// readPlace is what a plain network makes of a peer record.
+func readPlace(b []byte) (*place, error) {
+	r, err := unmarshalPeer(b)
+	if err != nil {
+		return nil, err
+	}
+	return parsePlace(r, b)
 }
 
 func peerRecord(t *testing.T, ip, mac, vtep string) []byte {
@@ -119,11 +128,11 @@ func TestBadPeerRecords(t *testing.T) {
 		{"VTEP by name", ip, mac, "localhost"},
 		{"VTEP with zone", ip, mac, "fe80::1%eth0"},
 	} {
-		if p, err := parsePlace(peerRecord(t, tc.ip, tc.mac, tc.vtep)); err == nil {
+		if p, err := readPlace(peerRecord(t, tc.ip, tc.mac, tc.vtep)); err == nil {
 			t.Errorf("%s: accepted as %+v", tc.name, p)
 		}
 	}
-	if _, err := parsePlace([]byte("\xff\xff")); err == nil {
+	if _, err := readPlace([]byte("\xff\xff")); err == nil {
 		t.Error("accepted what is no protobuf")
 	}
 }
@@ -159,7 +168,7 @@ func FuzzPeerRecord(f *testing.F) {
 	f.Add([]byte(goldenPeer))
 	f.Add([]byte("\n\x0bfd00::9/64\x12\x1102:42:0a:0a:00:09\x1a\v2001:db8::1"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := parsePlace(b)
+		p, err := readPlace(b)
 		if err != nil {
 			return
 		}
@@ -170,7 +179,7 @@ func FuzzPeerRecord(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		q, err := parsePlace(again)
+		q, err := readPlace(again)
 		if err != nil || q.addr != p.addr || q.mac != p.mac || q.vtep != p.vtep {
 			t.Fatalf("%+v became %+v, %v", p, q, err)
 		}

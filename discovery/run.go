@@ -48,7 +48,9 @@ type loop struct {
 	delay     *time.Timer     // runs out publishDelay after the first became dirty
 	again     bool            // not all of what is wanted could be done
 	lastSave  time.Time
-	refuges   []string // what the file of the last save names to join by
+	refuges   []string  // what the file of the last save names to join by
+	walked    time.Time // when the deleted entries were last looked through
+	deletions bool      // entries of encrypted networks were deleted since
 }
 
 // Run gossips until ctx ends, then announces that this node leaves and returns
@@ -159,11 +161,21 @@ func (l *loop) restart(former []string) {
 
 // learn takes in one event of NetworkDB.
 func (l *loop) learn(ev networkdb.WatchEvent) {
+	if ev.Table == revocationTable {
+		l.learnRevocation(ev)
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n, ok := l.networks[ev.NetworkID]
 	if !ok {
 		return // a network that was just left, or an event about a node
+	}
+	if n.opts.Encrypted {
+		if l.gossip.contest(ev) {
+			return
+		}
+		l.deletions = l.deletions || ev.Table == peerTable && ev.Value == nil
 	}
 	changed, err := n.learn(ev.Table, ev.Key, ev.Value)
 	if err != nil {
@@ -198,6 +210,9 @@ func (l *loop) markDirty(id string) {
 func (l *loop) publishDirty() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.deletions && l.gossip != nil {
+		l.learnReleases()
+	}
 	for id := range l.dirty {
 		if n, ok := l.networks[id]; ok {
 			l.publish(n)
@@ -213,6 +228,9 @@ func (l *loop) tick() {
 		if usurpers, present := l.watchCluster(); !present {
 			l.saveNews() // closing takes seconds
 			l.restart(usurpers)
+		} else {
+			l.defend()
+			l.rereadRevocations()
 		}
 		if l.again {
 			signal(l.wake)
@@ -371,7 +389,7 @@ func (l *loop) settle(ctx context.Context, g *gossip) {
 func (l *loop) saveNews() {
 	l.mu.Lock()
 	if time.Since(l.began) > claimTime && len(l.saved.Networks) > 0 {
-		l.saved.Networks = nil
+		l.saved.Networks, l.saved.Identities = nil, nil
 		l.unsaved = true
 	}
 	if !l.unsaved {
@@ -379,10 +397,19 @@ func (l *loop) saveNews() {
 		return
 	}
 	l.unsaved = false
-	state := savedPeers{Name: l.saved.Name, Nodes: l.savedNodes(), Networks: make(map[string]map[string]savedEndpoint)}
+	state := savedPeers{
+		Name:       l.saved.Name,
+		Nodes:      l.savedNodes(),
+		Networks:   make(map[string]map[string]savedEndpoint),
+		Identities: make(map[string]map[string][]byte),
+	}
 	maps.Copy(state.Networks, l.saved.Networks)
+	maps.Copy(state.Identities, l.saved.Identities)
 	for id, n := range l.networks {
 		state.Networks[id] = n.saved()
+		if n.opts.Encrypted {
+			state.Identities[id] = n.savedIdentities()
+		}
 	}
 	l.saved.Nodes = state.Nodes
 	l.mu.Unlock()
@@ -425,6 +452,7 @@ func (l *loop) stop() {
 	if l.gossip == nil {
 		return
 	}
+	l.gossip.releaseAll()
 	left := l.gossip.close()
 	l.mu.Lock()
 	if left {

@@ -29,21 +29,21 @@ const (
 	maxVTEPName = 63   // bytes
 )
 
-// ErrEncrypted is returned for a network that asks to be encrypted.
-var ErrEncrypted = errors.New("encrypted networks are not supported by this version of ovnd, and it never sends their traffic in clear text: create the network without --opt encrypted, or use nodes that speak its encryption")
-
 // Options are the driver options of a network, parsed and checked.
 type Options struct {
 	MTU         int         // bytes, of the inner IP packet; 0: the default for the underlay
 	VNIs        []encap.VNI // one for each subnet; empty: the allocator chooses
 	Reserved    encap.Reserved
 	StaticVTEPs []StaticVTEP // sorted by name
+	Encrypted   bool         // sealed between nodes
+	Cipher      Cipher       // with which, if it is encrypted
 }
 
 // ParseOptions reads the driver options of a network. It refuses keys that it
 // does not know, since an option that is silently ignored is a network that
 // silently does something else; the error names the key and the known ones.
-// For a network that asks for encryption the error is [ErrEncrypted].
+// For the same reason it refuses values of [OptionEncrypted] that Docker takes
+// without a word: to Docker "encrypted=false" is encrypted.
 func ParseOptions(driverOpts map[string]string) (Options, error) {
 	var o Options
 	if len(driverOpts) > maxOptions {
@@ -54,6 +54,9 @@ func ParseOptions(driverOpts map[string]string) (Options, error) {
 		if err := o.set(key, driverOpts[key]); err != nil {
 			return Options{}, err
 		}
+	}
+	if err := o.checkEncrypted(driverOpts); err != nil {
+		return Options{}, err
 	}
 	return o, o.checkVTEPs()
 }
@@ -66,8 +69,8 @@ func (o *Options) set(key, value string) (err error) {
 	case key == OptionVNIs:
 		o.VNIs, err = parseVNIs(value)
 	case key == OptionEncrypted:
-		// Docker goes by the key alone: "encrypted=false" encrypts too.
-		return fmt.Errorf("option %s: %w", key, ErrEncrypted)
+		o.Encrypted = true
+		o.Cipher, err = parseCipher(value)
 	case key == OptionReserved:
 		o.Reserved, err = parseReserved(value)
 	case isVTEP:
@@ -75,8 +78,8 @@ func (o *Options) set(key, value string) (err error) {
 		v, err = parseVTEP(name, value)
 		o.StaticVTEPs = append(o.StaticVTEPs, v)
 	default:
-		return fmt.Errorf("unknown driver option %q: known are %s, %s, %s and %s<name>",
-			key, OptionMTU, OptionVNIs, OptionReserved, OptionVTEPPrefix)
+		return fmt.Errorf("unknown driver option %q: known are %s, %s, %s, %s and %s<name>",
+			key, OptionMTU, OptionVNIs, OptionEncrypted, OptionReserved, OptionVTEPPrefix)
 	}
 	if err != nil {
 		return fmt.Errorf("option %s=%q: %w", key, value, err)
@@ -184,6 +187,23 @@ func ParseUnicastMAC(s string) (encap.MAC, error) {
 		return encap.MAC{}, fmt.Errorf("%s is not the MAC address of one interface", s)
 	}
 	return mac, nil
+}
+
+// checkEncrypted refuses what only a network in clear text can have: a VTEP
+// outside the cluster, which cannot open what is sealed, and VXLAN headers.
+func (o *Options) checkEncrypted(driverOpts map[string]string) error {
+	if !o.Encrypted {
+		return nil
+	}
+	if len(o.StaticVTEPs) > 0 {
+		return fmt.Errorf("options %s and %s%s exclude each other: a VTEP outside the cluster takes clear text only, and an encrypted network never sends any: leave one of them out",
+			OptionEncrypted, OptionVTEPPrefix, o.StaticVTEPs[0].Name)
+	}
+	if _, ok := driverOpts[OptionReserved]; ok {
+		return fmt.Errorf("options %s and %s exclude each other: the packets of an encrypted network have no VXLAN header: leave one of them out",
+			OptionEncrypted, OptionReserved)
+	}
+	return nil
 }
 
 // checkVTEPs refuses two VTEPs that contradict each other.

@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"errors"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -71,8 +70,11 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{OptionVNIs, "4097,", "16777215"},
 		{OptionVNIs, "4097,4097", "twice"},
 		{OptionReserved, "yes", "ignore"},
-		{OptionEncrypted, "", "not supported"},
-		{OptionEncrypted, "false", "never"},
+		{OptionEncrypted, "false", "goes without"},
+		{OptionEncrypted, "maybe", "chacha20-poly1305"},
+		{OptionEncrypted, "TRUE", "aes-256-gcm"},
+		{OptionEncrypted, " ", "true"},
+		{OptionEncrypted, "auto", "true"},
 		{"ovnd.vtep.", "192.0.2.1,learn", "name"},
 		{"ovnd.vtep." + strings.Repeat("x", 64), "192.0.2.1,learn", "63"},
 		{"ovnd.vtep.a", "192.0.2.1", "ADDR,learn"},
@@ -98,8 +100,32 @@ func TestParseOptionsRefuses(t *testing.T) {
 }
 
 func TestParseOptionsEncrypted(t *testing.T) {
-	if _, err := ParseOptions(map[string]string{"encrypted": "true"}); !errors.Is(err, ErrEncrypted) {
-		t.Errorf("got %v, want ErrEncrypted", err)
+	for value, want := range map[string]Cipher{
+		"": Auto, "true": Auto, "chacha20-poly1305": ChaCha20Poly1305, "aes-256-gcm": AES256GCM,
+	} {
+		o, err := ParseOptions(map[string]string{OptionEncrypted: value, OptionMTU: "1400", OptionVNIs: "4097"})
+		if err != nil || !o.Encrypted || o.Cipher != want || o.MTU != 1400 {
+			t.Errorf("%q: %+v, %v", value, o, err)
+		}
+		if want != Auto && o.Cipher.String() != value {
+			t.Errorf("%q is printed as %q", value, o.Cipher)
+		}
+		for key, plain := range map[string]string{
+			"ovnd.vtep.a":  "192.0.2.1,learn",
+			"ovnd.vtep.b":  "192.0.2.1,ip=10.10.0.9,mac=02:00:00:00:00:09",
+			OptionReserved: "ignore",
+		} {
+			_, err := ParseOptions(map[string]string{OptionEncrypted: value, key: plain})
+			if err == nil || !strings.Contains(err.Error(), OptionEncrypted) || !strings.Contains(err.Error(), key) {
+				t.Errorf("%q with %s: got %v, want an error that names both", value, key, err)
+			}
+		}
+	}
+	if Auto.String() != "auto" || Cipher(9).String() != "cipher 9" {
+		t.Errorf("%s, %s", Auto, Cipher(9))
+	}
+	if o, err := ParseOptions(nil); err != nil || o.Encrypted {
+		t.Errorf("without the option: %+v, %v", o, err)
 	}
 }
 
@@ -150,6 +176,7 @@ func FuzzParseOptions(f *testing.F) {
 	f.Add(OptionMTU, "1450", "ovnd.vtep.a", "192.0.2.1,learn")
 	f.Add(OptionVNIs, "4097,4098", "ovnd.vtep.b", "2001:db8::1,ip=fd00::9,mac=02:00:00:00:00:09")
 	f.Add(OptionReserved, "ignore", "encrypted", "")
+	f.Add("ovnd.vtep.c", "192.0.2.1,learn", "encrypted", "aes-256-gcm")
 	f.Fuzz(func(t *testing.T, k1, v1, k2, v2 string) {
 		o, err := ParseOptions(map[string]string{k1: v1, k2: v2})
 		if err != nil {
@@ -162,6 +189,9 @@ func FuzzParseOptions(f *testing.F) {
 			if !vni.Valid() || vni == 0 {
 				t.Errorf("VNI %d", vni)
 			}
+		}
+		if o.Encrypted && (len(o.StaticVTEPs) > 0 || o.Reserved != encap.ReservedDrop) {
+			t.Errorf("encrypted with what only clear text has: %+v", o)
 		}
 		for _, v := range o.StaticVTEPs {
 			if !v.VTEP.IsValid() || v.VTEP.IsUnspecified() || v.VTEP.Is4In6() {

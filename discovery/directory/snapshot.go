@@ -20,10 +20,11 @@ type Snapshot struct {
 	Subnets []Subnet
 	MTU     int // bytes, of the inner IP packet
 
-	Internal   bool // no route out of the network
-	Attachable bool // `ovnd run` and `docker run` may attach to it
-	Ingress    bool // the routing-mesh network
-	Encrypted  bool // sealed between nodes; never in clear text
+	Internal   bool   // no route out of the network
+	Attachable bool   // `ovnd run` and `docker run` may attach to it
+	Ingress    bool   // the routing-mesh network
+	Encrypted  bool   // sealed between nodes; never in clear text
+	Cipher     Cipher // of an encrypted network
 	Reserved   encap.Reserved
 
 	Created time.Time
@@ -44,6 +45,10 @@ type Snapshot struct {
 	// node's gossip name, the 12 hexadecimal digits that inspect prints under
 	// Peers, or "" for a VTEP that is known from an endpoint's record alone.
 	Peers map[netip.Addr]string
+
+	// Identities are what the nodes of an encrypted network say they are, by node
+	// ID, this node's own left out. They are hearsay: whom to shake hands with.
+	Identities map[string]Identity
 
 	StaticVTEPs []StaticVTEP
 }
@@ -86,6 +91,10 @@ type Endpoint struct {
 	VTEP      netip.Addr // underlay address of the owner
 	Kind      EndpointKind
 
+	// Owner is the swarm's ID of the node that signed for the endpoint, to which
+	// alone its packets are sealed. "" on a plain network, which has no owners.
+	Owner string
+
 	ServiceID   string // "" for a container that was attached by hand
 	ServiceName string
 	VIP         netip.Addr // virtual address of the service; the zero Addr if it has none
@@ -98,6 +107,18 @@ type Endpoint struct {
 	// and that nobody is told by name yet: it is starting, or unhealthy. The other
 	// nodes hear of its place alone.
 	Pending bool
+}
+
+// An Identity is a node's statement of its keys on an encrypted network, as
+// gossip carries it. The certificate that Signature is to be checked with comes
+// in the handshake; before that all of it may be a lie.
+type Identity struct {
+	NodeID    string   // of the swarm, 25 characters
+	Static    [32]byte // X25519 public key of the node's handshakes
+	Record    [32]byte // Ed25519 public key that its endpoint records are signed with
+	Signature []byte   // by the node's swarm TLS key over the above
+	VTEP      netip.Addr
+	Name      string // gossip name
 }
 
 // A StaticVTEP is a VTEP outside the cluster, fixed when the network was made.

@@ -267,8 +267,18 @@ type PeerRecord struct {
 	EndpointMac string `protobuf:"bytes,2,opt,name=endpoint_mac,json=endpointMac,proto3" json:"endpoint_mac,omitempty"`
 	// Underlay address of the VTEP behind which the endpoint is.
 	TunnelEndpointIp string `protobuf:"bytes,3,opt,name=tunnel_endpoint_ip,json=tunnelEndpointIp,proto3" json:"tunnel_endpoint_ip,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The swarm's ID of the node whose endpoint it is.
+	Owner string `protobuf:"bytes,11,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Ed25519, by the record key of the owner, over an endpoint claim (package
+	// crypto) of the fields here, the network's ID and the endpoint's.
+	Signature []byte `protobuf:"bytes,12,opt,name=signature,proto3" json:"signature,omitempty"`
+	// The endpoint has ended, and its address is free. Its owner says so before it
+	// deletes the entry.
+	Released bool `protobuf:"varint,13,opt,name=released,proto3" json:"released,omitempty"`
+	// Of two records with one owner's signature the greater one is the newer.
+	Sequence      uint64 `protobuf:"varint,14,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PeerRecord) Reset() {
@@ -322,6 +332,129 @@ func (x *PeerRecord) GetTunnelEndpointIp() string {
 	return ""
 }
 
+func (x *PeerRecord) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *PeerRecord) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *PeerRecord) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
+}
+
+func (x *PeerRecord) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// IdentityRecord is an entry of the table "ovnd_identity_table", keyed by the
+// gossip name of the node that says it: with which keys it takes part in an
+// encrypted network. Certificates, which prove it, do not fit into gossip and
+// come in the handshake.
+type IdentityRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The swarm's ID of the node.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// X25519 public key of its handshakes, 32 bytes.
+	StaticKey []byte `protobuf:"bytes,2,opt,name=static_key,json=staticKey,proto3" json:"static_key,omitempty"`
+	// Ed25519 public key of its endpoint records, 32 bytes.
+	RecordKey []byte `protobuf:"bytes,3,opt,name=record_key,json=recordKey,proto3" json:"record_key,omitempty"`
+	// By the node's swarm TLS key over the three above.
+	StatementSignature []byte `protobuf:"bytes,4,opt,name=statement_signature,json=statementSignature,proto3" json:"statement_signature,omitempty"`
+	// Underlay address of the node's VTEP.
+	Vtep string `protobuf:"bytes,5,opt,name=vtep,proto3" json:"vtep,omitempty"`
+	// By the record key, over an endpoint claim whose endpoint is the gossip name,
+	// so that the entry cannot be taken over with another name, VTEP or network.
+	Signature     []byte `protobuf:"bytes,6,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityRecord) Reset() {
+	*x = IdentityRecord{}
+	mi := &file_discovery_records_records_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityRecord) ProtoMessage() {}
+
+func (x *IdentityRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_discovery_records_records_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityRecord.ProtoReflect.Descriptor instead.
+func (*IdentityRecord) Descriptor() ([]byte, []int) {
+	return file_discovery_records_records_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *IdentityRecord) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *IdentityRecord) GetStaticKey() []byte {
+	if x != nil {
+		return x.StaticKey
+	}
+	return nil
+}
+
+func (x *IdentityRecord) GetRecordKey() []byte {
+	if x != nil {
+		return x.RecordKey
+	}
+	return nil
+}
+
+func (x *IdentityRecord) GetStatementSignature() []byte {
+	if x != nil {
+		return x.StatementSignature
+	}
+	return nil
+}
+
+func (x *IdentityRecord) GetVtep() string {
+	if x != nil {
+		return x.Vtep
+	}
+	return ""
+}
+
+func (x *IdentityRecord) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 // AppliedRecord is an entry of the table "ovnd_applied_table", keyed by the
 // gossip name of the node that says it: which endpoints of other nodes it knows
 // to be draining, and sends no new connections to any more. Every ovnd node on
@@ -339,7 +472,7 @@ type AppliedRecord struct {
 
 func (x *AppliedRecord) Reset() {
 	*x = AppliedRecord{}
-	mi := &file_discovery_records_records_proto_msgTypes[3]
+	mi := &file_discovery_records_records_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +484,7 @@ func (x *AppliedRecord) String() string {
 func (*AppliedRecord) ProtoMessage() {}
 
 func (x *AppliedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_discovery_records_records_proto_msgTypes[3]
+	mi := &file_discovery_records_records_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +497,7 @@ func (x *AppliedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedRecord.ProtoReflect.Descriptor instead.
 func (*AppliedRecord) Descriptor() ([]byte, []int) {
-	return file_discovery_records_records_proto_rawDescGZIP(), []int{3}
+	return file_discovery_records_records_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AppliedRecord) GetDraining() []uint64 {
@@ -409,13 +542,26 @@ const file_discovery_records_records_proto_rawDesc = "" +
 	"\bProtocol\x12\a\n" +
 	"\x03TCP\x10\x00\x12\a\n" +
 	"\x03UDP\x10\x01\x12\b\n" +
-	"\x04SCTP\x10\x02\"~\n" +
+	"\x04SCTP\x10\x02\"\xea\x01\n" +
 	"\n" +
 	"PeerRecord\x12\x1f\n" +
 	"\vendpoint_ip\x18\x01 \x01(\tR\n" +
 	"endpointIp\x12!\n" +
 	"\fendpoint_mac\x18\x02 \x01(\tR\vendpointMac\x12,\n" +
-	"\x12tunnel_endpoint_ip\x18\x03 \x01(\tR\x10tunnelEndpointIp\"E\n" +
+	"\x12tunnel_endpoint_ip\x18\x03 \x01(\tR\x10tunnelEndpointIp\x12\x14\n" +
+	"\x05owner\x18\v \x01(\tR\x05owner\x12\x1c\n" +
+	"\tsignature\x18\f \x01(\fR\tsignature\x12\x1a\n" +
+	"\breleased\x18\r \x01(\bR\breleased\x12\x1a\n" +
+	"\bsequence\x18\x0e \x01(\x04R\bsequence\"\xca\x01\n" +
+	"\x0eIdentityRecord\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"static_key\x18\x02 \x01(\fR\tstaticKey\x12\x1d\n" +
+	"\n" +
+	"record_key\x18\x03 \x01(\fR\trecordKey\x12/\n" +
+	"\x13statement_signature\x18\x04 \x01(\fR\x12statementSignature\x12\x12\n" +
+	"\x04vtep\x18\x05 \x01(\tR\x04vtep\x12\x1c\n" +
+	"\tsignature\x18\x06 \x01(\fR\tsignature\"E\n" +
 	"\rAppliedRecord\x12\x1a\n" +
 	"\bdraining\x18\x01 \x03(\x06R\bdraining\x12\x18\n" +
 	"\apresent\x18\x02 \x01(\bR\apresentB(Z&github.com/ovnd/ovnd/discovery/recordsb\x06proto3"
@@ -433,13 +579,14 @@ func file_discovery_records_records_proto_rawDescGZIP() []byte {
 }
 
 var file_discovery_records_records_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_discovery_records_records_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_discovery_records_records_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_discovery_records_records_proto_goTypes = []any{
 	(PortConfig_Protocol)(0), // 0: ovnd.discovery.records.PortConfig.Protocol
 	(*EndpointRecord)(nil),   // 1: ovnd.discovery.records.EndpointRecord
 	(*PortConfig)(nil),       // 2: ovnd.discovery.records.PortConfig
 	(*PeerRecord)(nil),       // 3: ovnd.discovery.records.PeerRecord
-	(*AppliedRecord)(nil),    // 4: ovnd.discovery.records.AppliedRecord
+	(*IdentityRecord)(nil),   // 4: ovnd.discovery.records.IdentityRecord
+	(*AppliedRecord)(nil),    // 5: ovnd.discovery.records.AppliedRecord
 }
 var file_discovery_records_records_proto_depIdxs = []int32{
 	2, // 0: ovnd.discovery.records.EndpointRecord.ingress_ports:type_name -> ovnd.discovery.records.PortConfig
@@ -462,7 +609,7 @@ func file_discovery_records_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_discovery_records_records_proto_rawDesc), len(file_discovery_records_records_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
