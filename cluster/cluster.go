@@ -72,6 +72,7 @@ type Config struct {
 	SubnetSize      uint32
 
 	Hooks Hooks
+	Trust TrustHooks // nil: nobody asks
 	// Tasks runs the tasks of services. Without it this node refuses them, and
 	// the creation of services.
 	Tasks TaskRunner
@@ -146,6 +147,8 @@ type Cluster struct {
 	configs exec.ConfigsManager
 	// logTurn is held while a log message goes to a manager.
 	logTurn sync.Mutex
+	// trust is held while a TrustHooks call may speak of the swarm.
+	trust sync.Mutex
 
 	// control serialises what starts and stops the SwarmKit node.
 	control sync.Mutex
@@ -239,6 +242,11 @@ func (c *Cluster) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { c.attachments.releaseLoop(runCtx) })
+	wg.Go(func() { c.reap(runCtx) })
+	if c.cfg.Trust != nil {
+		wg.Go(func() { c.watchCredentials(runCtx) })
+		wg.Go(func() { c.watchRemoved(runCtx) })
+	}
 
 	c.mu.Lock()
 	c.askedCtx, c.runCtx = ctx, runCtx

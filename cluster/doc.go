@@ -7,15 +7,15 @@
 // changes and removes services and networks, and attaches this node's sandboxes
 // to networks.
 //
-//	 Hooks, TaskRunner (implemented by package node)
+//	 Hooks, TrustHooks, TaskRunner (implemented by package node)
 //	          ^ keys, load-balancer addresses, attachments; tasks
 //	          |
 //	executor ---- agent ----- dispatcher of a manager, TCP 2377
 //	          \
 //	           Cluster --- control API of the local manager, unix socket
 //
-// What a swarm decides reaches the node only through [Hooks] and [TaskRunner];
-// what the node wants goes through [Cluster.AttachNetwork] and
+// What a swarm decides reaches the node only through [Hooks], [TrustHooks] and
+// [TaskRunner]; what the node wants goes through [Cluster.AttachNetwork] and
 // [Cluster.DetachNetwork]. The package knows nothing of packets, gossip or
 // processes.
 //

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -28,6 +27,7 @@ import (
 	"github.com/moby/moby/v2/daemon/server/swarmbackend"
 
 	"github.com/ovnd/ovnd/bench/lab"
+	"github.com/ovnd/ovnd/crypto"
 )
 
 // SwarmKit allows one node in a process, so each node of a test is the test
@@ -68,7 +68,7 @@ type request struct {
 // A message is an answer (ID > 0) or news of a child.
 type message struct {
 	ID    int
-	Event string // ready, exit, assigned, removed, configured, keys, left, task, overlap
+	Event string // ready, exit, assigned, removed, configured, keys, left, task, overlap, credentials, nodes
 	Err   string
 	Data  json.RawMessage
 }
@@ -80,6 +80,9 @@ func (h childHooks) NodeConfigured(s NodeState)      { h.send("configured", s) }
 func (h childHooks) AttachmentAssigned(a Attachment) { h.send("assigned", a) }
 func (h childHooks) AttachmentRemoved(id string)     { h.send("removed", id) }
 func (h childHooks) Left()                           { h.send("left", nil) }
+
+func (h childHooks) NodesRemoved(nodes map[string]time.Time)    { h.send("nodes", nodes) }
+func (h childHooks) CredentialsChanged(cred crypto.Credentials) { h.send("credentials", testify(cred)) }
 
 func childMain(conf string) int {
 	var cfg Config
@@ -103,7 +106,8 @@ func childMain(conf string) int {
 		defer mu.Unlock()
 		_ = enc.Encode(m)
 	}
-	cfg.Hooks = childHooks{func(event string, data any) { write(0, event, nil, data) }}
+	hooks := childHooks{func(event string, data any) { write(0, event, nil, data) }}
+	cfg.Hooks, cfg.Trust = hooks, hooks
 	if maps.Equal(cfg.Labels, withTasks) {
 		cfg.Tasks = newFakeRunner(tasksDir(cfg), func(event string, data any) { write(0, event, nil, data) })
 		cfg.CheckPorts = checkPorts()
@@ -111,6 +115,9 @@ func childMain(conf string) int {
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
+	if maps.Equal(cfg.Labels, asDocker) {
+		return dockerMain(ctx, cfg, write)
+	}
 	start := time.Now()
 	c, err := New(cfg)
 	if err != nil {
@@ -188,6 +195,19 @@ func (req *request) do(ctx context.Context, c *Cluster) (any, error) {
 			return nil, err
 		}
 		return nil, c.Update(sw.Version.Index, sw.Spec, swarmbackend.UpdateFlags{RotateWorkerToken: true})
+	case "rotate-root":
+		sw, err := c.Inspect()
+		if err != nil {
+			return nil, err
+		}
+		sw.Spec.CAConfig.ForceRotate++
+		return nil, c.Update(sw.Version.Index, sw.Spec, swarmbackend.UpdateFlags{})
+	case "credentials":
+		cred, err := c.Credentials()
+		if err != nil {
+			return nil, err
+		}
+		return testify(cred), nil
 	case "autolock":
 		sw, err := c.Inspect()
 		if err != nil {
@@ -442,43 +462,6 @@ func (c *child) join(ip string, role swarm.NodeRole) Config {
 		cfg.JoinToken = sw.JoinTokens.Manager
 	}
 	return cfg
-}
-
-// swarmkitRace is where SwarmKit's task manager, a second after a call that it
-// had cancelled, reads a variable that its end sets to nil. It costs a blocked
-// goroutine at most.
-var swarmkitRace = []byte("agent.(*taskManager).run.func")
-
-// testLog sends a child's log to the test's, and fails that for a race.
-type testLog struct {
-	t      *testing.T
-	prefix string
-	report []byte // what there is of a report of the race detector
-	inside bool
-}
-
-// raceBorder begins and ends each report of the race detector.
-var raceBorder = []byte("==================\n")
-
-func (l *testLog) Write(p []byte) (int, error) {
-	l.report = append(l.report, p...)
-	for {
-		part, rest, found := bytes.Cut(l.report, raceBorder)
-		if !found {
-			break
-		}
-		if l.inside && !bytes.Contains(part, swarmkitRace) {
-			l.t.Errorf("%s: %s", l.prefix, part)
-		}
-		l.report, l.inside = rest, !l.inside
-	}
-	if !l.inside {
-		l.report = l.report[max(0, len(l.report)-len(raceBorder)):] // a border may come in two parts
-	}
-	if testing.Verbose() {
-		fmt.Fprintf(os.Stderr, "%s: %s", l.prefix, p)
-	}
-	return len(p), nil
 }
 
 // eventually waits for a condition.

@@ -45,6 +45,12 @@ func networkFromAPI(n *swarmapi.Network) (Network, error) {
 	if n.DriverState.Name != overlayDriver {
 		return Network{}, fmt.Errorf("network %s has driver %q: ovnd carries overlay networks only", nw.Name, n.DriverState.Name)
 	}
+	if d := n.Spec.DriverConfig; d != nil {
+		// An allocator of another make must not lose this one.
+		if v, ok := d.Options[directory.OptionEncrypted]; ok && nw.Options != nil {
+			nw.Options[directory.OptionEncrypted] = v
+		}
+	}
 	opts, err := directory.ParseOptions(nw.Options)
 	if err != nil {
 		return Network{}, fmt.Errorf("network %s: %w", nw.Name, err)

@@ -15,6 +15,8 @@ import (
 	"github.com/moby/moby/v2/errdefs"
 	swarmapi "github.com/moby/swarmkit/v2/api"
 	"github.com/moby/swarmkit/v2/manager/allocator/networkallocator"
+
+	"github.com/ovnd/ovnd/discovery/directory"
 )
 
 const overlayDriver = "overlay"
@@ -44,6 +46,12 @@ func (c *Cluster) CreateNetwork(ctx context.Context, req network.CreateRequest) 
 		}
 		if err := checkAgainst(&req, resp.Networks); err != nil {
 			return "", err
+		}
+		if _, ok := req.Options[directory.OptionEncrypted]; ok {
+			what := fmt.Sprintf("network %s cannot be encrypted", req.Name)
+			if err := checkAllOvnd(ctx, ctl, what, "create the network without --opt "+directory.OptionEncrypted); err != nil {
+				return "", err
+			}
 		}
 		spec := convert.BasicNetworkCreateToGRPC(req)
 		created, err := ctl.CreateNetwork(ctx, &swarmapi.CreateNetworkRequest{Spec: &spec})
@@ -269,6 +277,11 @@ func (c *Cluster) checkTarget(ctx context.Context, target string, addrs []string
 	if err != nil && !isNotFound(err) {
 		return "", err
 	}
+	if n != nil && isEncrypted(n) {
+		if err := c.checkPeers(ctx); err != nil {
+			return "", err
+		}
+	}
 	for _, s := range addrs {
 		addr, err := netip.ParseAddr(s)
 		if err != nil || !addr.Is4() {
@@ -285,6 +298,16 @@ func (c *Cluster) checkTarget(ctx context.Context, target string, addrs []string
 		target = n.ID
 	}
 	return target, nil
+}
+
+// checkPeers refuses to attach to an encrypted network in a swarm with a Docker
+// node, as far as this node can know that.
+func (c *Cluster) checkPeers(ctx context.Context) error {
+	ctl, err := c.controlClient()
+	if err != nil {
+		return nil // a worker cannot ask who is in the swarm
+	}
+	return checkAllOvnd(ctx, ctl, "it is encrypted", "use a network without --opt "+directory.OptionEncrypted)
 }
 
 func (c *Cluster) checkStaticAddr(ctx context.Context, n *swarmapi.Network, addr netip.Addr) error {

@@ -21,7 +21,7 @@ import (
 // the last argument says, and no credentials are kept.
 func (c *Cluster) CreateService(spec swarm.ServiceSpec, _ string, _ bool) (*swarm.ServiceCreateResponse, error) {
 	return onManager(context.Background(), c, func(ctx context.Context, ctl swarmapi.ControlClient) (*swarm.ServiceCreateResponse, error) {
-		s, err := c.serviceSpec(ctx, ctl, spec)
+		s, err := c.serviceSpec(ctx, ctl, spec, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +50,7 @@ func (c *Cluster) UpdateService(input string, version uint64, spec swarm.Service
 		if err != nil {
 			return nil, err
 		}
-		s, err := c.serviceSpec(ctx, ctl, spec)
+		s, err := c.serviceSpec(ctx, ctl, spec, current)
 		if err != nil {
 			return nil, err
 		}
@@ -67,19 +67,23 @@ func (c *Cluster) UpdateService(input string, version uint64, spec swarm.Service
 	})
 }
 
-// serviceSpec translates and checks the spec of a service.
-func (c *Cluster) serviceSpec(ctx context.Context, ctl swarmapi.ControlClient, spec swarm.ServiceSpec) (*swarmapi.ServiceSpec, error) {
+// serviceSpec translates and checks the spec of a service; current is what it
+// is to change, or nil.
+func (c *Cluster) serviceSpec(ctx context.Context, ctl swarmapi.ControlClient, spec swarm.ServiceSpec, current *swarmapi.Service) (*swarmapi.ServiceSpec, error) {
 	if c.cfg.Tasks == nil {
 		return nil, errNoServices
 	}
 	if err := checkRuntime(&spec); err != nil {
 		return nil, errdefs.InvalidParameter(err)
 	}
-	nets, err := resolveNetworks(ctx, ctl, spec.TaskTemplate.Networks)
+	nets, err := ctl.ListNetworks(ctx, &swarmapi.ListNetworksRequest{})
 	if err != nil {
 		return nil, err
 	}
-	spec.TaskTemplate.Networks = nets
+	spec.TaskTemplate.Networks, err = resolveNetworks(nets.Networks, spec.TaskTemplate.Networks)
+	if err != nil {
+		return nil, err
+	}
 	if spec.Name == "" {
 		spec.Name = serviceName(spec.TaskTemplate.ContainerSpec.Image)
 	}
@@ -91,6 +95,9 @@ func (c *Cluster) serviceSpec(ctx context.Context, ctl swarmapi.ControlClient, s
 		return &s, nil
 	}
 	if err := checkServiceSpec(&s); err != nil {
+		return nil, err
+	}
+	if err := checkServiceNetworks(ctx, ctl, nets.Networks, spec.TaskTemplate.Networks, current); err != nil {
 		return nil, err
 	}
 	return &s, c.checkPublished(ctx, ctl, s.Endpoint)
@@ -144,17 +151,10 @@ func forOthers(s *swarmapi.ServiceSpec) bool {
 var hostNetworks = []string{"host", "none", "docker_gwbridge"}
 
 // resolveNetworks replaces names and ID prefixes of networks by IDs.
-func resolveNetworks(ctx context.Context, ctl swarmapi.ControlClient, wanted []swarm.NetworkAttachmentConfig) ([]swarm.NetworkAttachmentConfig, error) {
-	if len(wanted) == 0 {
-		return nil, nil
-	}
-	resp, err := ctl.ListNetworks(ctx, &swarmapi.ListNetworksRequest{})
-	if err != nil {
-		return nil, err
-	}
+func resolveNetworks(nets []*swarmapi.Network, wanted []swarm.NetworkAttachmentConfig) ([]swarm.NetworkAttachmentConfig, error) {
 	out := slices.Clone(wanted)
 	for i := range out {
-		n, err := serviceNetwork(resp.Networks, out[i].Target)
+		n, err := serviceNetwork(nets, out[i].Target)
 		if err != nil {
 			return nil, err
 		}

@@ -228,6 +228,7 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 	c.mu.Lock()
 	c.nodeState = NodeState{}
 	c.mu.Unlock()
+	c.trustEnds()
 	err := c.state.clear()
 	c.cfg.Hooks.Left()
 	return err

@@ -165,9 +165,14 @@ func TestNetworkFromAPI(t *testing.T) {
 		t.Errorf("round trip: %+v, %v", back, err)
 	}
 	for want, edit := range map[string]func(*swarmapi.Network){
-		"not allocated":   func(n *swarmapi.Network) { n.IPAM = nil },
-		"driver":          func(n *swarmapi.Network) { n.DriverState.Name = "macvlan" },
-		"encrypted":       func(n *swarmapi.Network) { n.DriverState.Options["encrypted"] = "" },
+		"not allocated": func(n *swarmapi.Network) { n.IPAM = nil },
+		"driver":        func(n *swarmapi.Network) { n.DriverState.Name = "macvlan" },
+		"encrypted":     func(n *swarmapi.Network) { n.DriverState.Options["encrypted"] = "maybe" },
+		// An allocator that loses the option does not make the network plain.
+		"exclude each other": func(n *swarmapi.Network) {
+			n.Spec.DriverConfig = &swarmapi.Driver{Options: map[string]string{"encrypted": ""}}
+			n.DriverState.Options["ovnd.vtep.a"] = "192.0.2.1,learn"
+		},
 		"2 subnets":       func(n *swarmapi.Network) { n.IPAM.Configs = append(n.IPAM.Configs, n.IPAM.Configs[0]) },
 		"0 VXLAN IDs":     func(n *swarmapi.Network) { n.DriverState.Options = nil },
 		"subnet: netip":   func(n *swarmapi.Network) { n.IPAM.Configs[0].Subnet = "x" },
