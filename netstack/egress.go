@@ -91,6 +91,10 @@ type Egress struct {
 	clients egressClients
 	flows   egressFlows
 	open    func(protocol uint8, to netip.AddrPort) (*datagramSocket, error)
+	// target returns where on the host what goes to an address is to go, and
+	// false if nowhere.
+	target  func(protocol uint8, to netip.AddrPort) (netip.AddrPort, bool)
+	refused func(to netip.AddrPort) // is told what the host refuses; nil: nobody
 	errors  errorLimit
 	warned  atomic.Int64 // Unix time in seconds of the last warning about a shortage
 
@@ -130,6 +134,21 @@ type EgressStats struct {
 // NewEgress returns an egress that passes on what Deliver gets at once. It has
 // goroutines until Run has been called and has returned.
 func NewEgress(cfg EgressConfig) (*Egress, error) {
+	e, err := newEgress(cfg)
+	if err != nil {
+		return nil, err
+	}
+	e.target = e.Permits
+	if err := e.answerForAll(); err != nil {
+		e.stack.Destroy()
+		return nil, fmt.Errorf("egress: %w", err)
+	}
+	e.handle()
+	return e, nil
+}
+
+// newEgress returns an egress that takes no packets yet.
+func newEgress(cfg EgressConfig) (*Egress, error) {
 	cfg.setDefaults()
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -147,31 +166,32 @@ func NewEgress(cfg EgressConfig) (*Egress, error) {
 	if e.stack, err = newStack(e.link); err != nil {
 		return nil, fmt.Errorf("egress: %w", err)
 	}
-	if err := e.configure(); err != nil {
+	if err := addAddr(e.stack, e.gateway, true); err != nil {
 		e.stack.Destroy()
 		return nil, fmt.Errorf("egress: %w", err)
 	}
 	return e, nil
 }
 
-// configure has the stack take packets to every address, and answer from it.
-func (e *Egress) configure() error {
-	if err := addAddr(e.stack, e.gateway, true); err != nil {
-		return err
-	}
+// answerForAll has the stack take packets to every address, and answer from it.
+func (e *Egress) answerForAll() error {
 	if err := e.stack.SetPromiscuousMode(nic, true); err != nil {
 		return toError(err)
 	}
 	if err := e.stack.SetSpoofing(nic, true); err != nil {
 		return toError(err)
 	}
+	return nil
+}
+
+// handle has what comes to the stack carried.
+func (e *Egress) handle() {
 	// clients caps what is pending, so that the forwarder never does.
 	e.syns = tcp.NewForwarder(e.stack, tcpBufferDefault, 2*e.cfg.MaxDials, e.serveTCP)
 	e.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, e.handleTCP)
 	e.stack.SetTransportProtocolHandler(udp.ProtocolNumber, e.handleUDP)
 	e.stack.SetTransportProtocolHandler(icmp.ProtocolNumber4, e.handlePing)
 	e.stack.SetTransportProtocolHandler(icmp.ProtocolNumber6, e.handlePing)
-	return nil
 }
 
 // Deliver gives the egress one super-packet behind its virtio metadata, lent
@@ -259,10 +279,13 @@ func (e *Egress) shortage(to netip.AddrPort, err error) {
 	}
 }
 
-// target returns where a sandbox's packet to an address is to go, and false if
-// nowhere.
-func (e *Egress) target(to netip.AddrPort) (netip.AddrPort, bool) {
+// Permits returns where what a sandbox sends to an address is to go, and false
+// if nowhere. protocol is an IP protocol number.
+func (e *Egress) Permits(protocol uint8, to netip.AddrPort) (netip.AddrPort, bool) {
 	a := to.Addr().Unmap()
+	if protocol == encap.ProtocolUDP && to.Port() == e.cfg.VXLANPort {
+		return to, false
+	}
 	if a == e.gateway {
 		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		if a.Is6() {

@@ -111,8 +111,8 @@ func (e *Egress) flow(key egressFlowKey) (*egressFlow, error) {
 	if t.closed {
 		return nil, errEgressClosed
 	}
-	target, ok := e.target(key.to)
-	if !ok || key.protocol == encap.ProtocolUDP && key.to.Port() == e.cfg.VXLANPort {
+	target, ok := e.target(key.protocol, key.to)
+	if !ok {
 		e.counters.refused.Add(1)
 		return nil, errEgressRefused
 	}

@@ -41,7 +41,7 @@ func (e *Egress) handleTCP(id stack.TransportEndpointID, p *stack.PacketBuffer) 
 		return false
 	}
 	from, to := clientOf(id)
-	if _, ok := e.target(to); !ok {
+	if _, ok := e.target(encap.ProtocolTCP, to); !ok {
 		e.counters.refused.Add(1)
 		if to.Addr() == e.gateway || !e.cfg.Gateway.Contains(to.Addr()) {
 			return false
@@ -74,7 +74,12 @@ func (e *Egress) serveTCP(r *tcp.ForwarderRequest) {
 	defer e.work.Done()
 	id := r.ID()
 	from, to := clientOf(id)
-	target, _ := e.target(to) // it was allowed
+	target, ok := e.target(encap.ProtocolTCP, to)
+	if !ok { // it was, when the SYN came
+		e.clients.dialed(id)
+		r.Complete(true)
+		return
+	}
 	far, err := e.dialer.DialContext(e.ctx, "tcp", target.String())
 	if err != nil {
 		e.refuseTCP(r, id, err)
@@ -110,6 +115,9 @@ func (e *Egress) refuseTCP(r *tcp.ForwarderRequest, id stack.TransportEndpointID
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
 		e.counters.unreachable.Add(1)
 		reset = true
+		if e.refused != nil {
+			e.refused(to)
+		}
 	case errors.As(err, &netErr) && netErr.Timeout():
 		// To the client it is what it would be without us: nobody answers.
 		e.counters.timeouts.Add(1)
@@ -154,7 +162,7 @@ type egressConn struct {
 
 // carry passes on what either end sends, until both have ended or one is reset.
 func (c *egressConn) carry() {
-	c.tune()
+	tune(c.ep)
 	raw, err := c.far.SyscallConn()
 	if err != nil {
 		c.reset()
@@ -176,14 +184,15 @@ func (c *egressConn) carry() {
 	}
 }
 
-func (c *egressConn) tune() {
+// tune sets what connections between programs have in common.
+func tune(ep tcpip.Endpoint) {
 	idle, interval := tcpip.KeepaliveIdleOption(keepAliveIdle), tcpip.KeepaliveIntervalOption(keepAliveInterval)
 	// They fail for values out of range only.
-	_ = c.ep.SetSockOpt(&idle)
-	_ = c.ep.SetSockOpt(&interval)
-	_ = c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
-	c.ep.SocketOptions().SetKeepAlive(true)
-	c.ep.SocketOptions().SetDelayOption(false) // Nagle's: the sender has decided
+	_ = ep.SetSockOpt(&idle)
+	_ = ep.SetSockOpt(&interval)
+	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
+	ep.SocketOptions().SetKeepAlive(true)
+	ep.SocketOptions().SetDelayOption(false) // Nagle's: the sender has decided
 }
 
 // reset resets both ends, which ends carry.

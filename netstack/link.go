@@ -123,7 +123,7 @@ func (l *Link) Deliver(frame []byte, packets int) {
 			size = plan.LastLen()
 		}
 		v := buffer.NewViewSize(size)
-		plan.Put(v.AsSlice(), nil, i, i+1)
+		plan.Put(v.AsSlice(), nil, 0, i, i+1)
 		d.deliver(v, ip)
 	}
 }

@@ -113,7 +113,7 @@ func (c *cable) carry(to *host, frames [][]byte, split bool) {
 		var wire [][]byte
 		for i := range plan.Count() {
 			b := make([]byte, pkt.MetaLen+plan.Len())
-			n := plan.Put(b[pkt.MetaLen:], nil, i, i+1)
+			n := plan.Put(b[pkt.MetaLen:], nil, 0, i, i+1)
 			b = b[:pkt.MetaLen+n]
 			one, err := encap.ParseIP(b[pkt.MetaLen:])
 			if err != nil || !one.IsFragment() && one.Protocol != encap.ProtocolICMP && !one.TransportChecksumOK() {

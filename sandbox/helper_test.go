@@ -27,6 +27,7 @@ var helpers map[string]func(args []string) error
 func init() {
 	helpers = map[string]func(args []string) error{
 		"probe":  probe,
+		"attach": attachHelper,
 		"change": changeNetwork,
 		"serve":  echoServer,
 		"talk":   echoClient,

@@ -27,8 +27,11 @@ func MaybeInit() {
 	if len(os.Args) < 3 || os.Args[0] != initName {
 		return
 	}
-	if os.Args[1] == stageLimit {
+	switch os.Args[1] {
+	case stageLimit:
 		os.Exit(limit(os.Args[2:]))
+	case stageWait:
+		os.Exit(wait(os.Args[2]))
 	}
 	// Capabilities belong to threads, and in resident the command's
 	// PR_SET_PDEATHSIG does.
@@ -49,8 +52,11 @@ func MaybeInit() {
 	}
 	if err != nil {
 		m := controlMessage{Kind: controlFailed, Code: exitCode(err), Text: err.Error()}
-		if errors.Is(err, errNoProc) {
+		switch {
+		case errors.Is(err, errNoProc):
 			m = controlMessage{Kind: controlNoProc}
+		case errors.Is(err, errChecked):
+			m = controlMessage{Kind: controlReady}
 		}
 		_ = control.send(m) // without Run there is nobody to tell
 		os.Exit(ExitFailure)
@@ -75,6 +81,13 @@ func setup() error {
 	if err != nil {
 		return err
 	}
+	if cfg.Spec.Bare {
+		files, err := attachDevices(&cfg.Spec)
+		if err != nil {
+			return explainDevices(err)
+		}
+		return becomeResident(cfg.Spec.Name, files)
+	}
 	if err := setupMounts(&cfg); err != nil {
 		return err
 	}
@@ -92,11 +105,19 @@ func setup() error {
 		}
 		files = append(files, sockets...)
 	}
-	args, err := residentArgs(cfg.Spec.Name, files)
-	if err != nil {
+	if err := dropCapabilities(); err != nil {
 		return err
 	}
-	if err := dropCapabilities(); err != nil {
+	if cfg.Check {
+		return errChecked
+	}
+	return becomeResident(cfg.Spec.Name, files)
+}
+
+// becomeResident executes the second stage, which inherits files.
+func becomeResident(name string, files []*os.File) error {
+	args, err := residentArgs(name, files)
+	if err != nil {
 		return err
 	}
 	err = syscall.Exec("/proc/self/exe", args, os.Environ())

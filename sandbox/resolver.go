@@ -29,22 +29,30 @@ func (r *Resolver) Close() error { return errors.Join(r.UDP.Close(), r.TCP.Close
 
 // openResolver opens both sockets in this process's network namespace.
 func openResolver() ([]*os.File, error) {
-	var lc net.ListenConfig
-	udp, err := lc.ListenPacket(context.Background(), "udp4", ResolverAddr.String())
+	files, err := openResolverAt(ResolverAddr)
 	if err != nil {
 		return nil, fmt.Errorf("open the resolver's socket: %w", err)
+	}
+	return files, nil
+}
+
+func openResolverAt(at netip.AddrPort) (files []*os.File, err error) {
+	var lc net.ListenConfig
+	udp, err := lc.ListenPacket(context.Background(), "udp4", at.String())
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = udp.Close() }()
-	tcp, err := lc.Listen(context.Background(), "tcp4", ResolverAddr.String())
+	tcp, err := lc.Listen(context.Background(), "tcp4", at.String())
 	if err != nil {
-		return nil, fmt.Errorf("open the resolver's socket: %w", err)
+		return nil, err
 	}
 	defer func() { _ = tcp.Close() }()
-	var files []*os.File
 	for _, c := range []any{udp, tcp} {
 		f, err := c.(interface{ File() (*os.File, error) }).File()
 		if err != nil {
-			return nil, fmt.Errorf("open the resolver's socket: %w", err)
+			closeFiles(files)
+			return nil, err
 		}
 		files = append(files, f)
 	}

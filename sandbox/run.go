@@ -26,6 +26,7 @@ type initConfig struct {
 	Foreground bool  // start the command in the terminal's foreground
 	Task       *Task // nil: of Run
 	Root       bool  // the user is root
+	Check      bool  // end where the sandbox would begin
 }
 
 // Descriptors of an init.
@@ -167,33 +168,39 @@ func startInit(cfg initConfig, cmd Command, more ...*os.File) (*exec.Cmd, *packe
 		// nobody in a sandbox can.
 		uid, gid = taskUser, taskUser
 	}
+	attr := &syscall.SysProcAttr{
+		// Not in the caller's process group: what the terminal sends there
+		// reaches the command once, through Run. A task has nothing to do
+		// with the caller's session either.
+		Setpgid: cfg.Task == nil,
+		Setsid:  cfg.Task != nil,
+	}
+	if !cfg.Spec.Bare {
+		attr.Cloneflags = uintptr(flags)
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: os.Getegid(), Size: 1}}
+		attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP}
+	}
 	config, err := configFile(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { _ = config.Close() }()
 	proc := &exec.Cmd{
-		Path:       "/proc/self/exe",
-		Args:       []string{initName, stageSetup, cfg.Spec.Name},
-		Env:        os.Environ(),
-		Stdin:      cmd.Stdin,
-		Stdout:     cmd.Stdout,
-		Stderr:     cmd.Stderr,
-		ExtraFiles: append([]*os.File{theirs, config}, more...), // from initControlFD on
-		SysProcAttr: &syscall.SysProcAttr{
-			Cloneflags:  uintptr(flags),
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: os.Geteuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: os.Getegid(), Size: 1}},
-			AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP},
-			// Not in the caller's process group: what the terminal sends there
-			// reaches the command once, through Run. A task has nothing to do
-			// with the caller's session either.
-			Setpgid: cfg.Task == nil,
-			Setsid:  cfg.Task != nil,
-		},
+		Path:        "/proc/self/exe",
+		Args:        []string{initName, stageSetup, cfg.Spec.Name},
+		Env:         os.Environ(),
+		Stdin:       cmd.Stdin,
+		Stdout:      cmd.Stdout,
+		Stderr:      cmd.Stderr,
+		ExtraFiles:  append([]*os.File{theirs, config}, more...), // from initControlFD on
+		SysProcAttr: attr,
 	}
 	if err := proc.Start(); err != nil {
 		_ = control.Close()
+		if cfg.Spec.Bare {
+			return nil, nil, fmt.Errorf("start the task's init: %w", err)
+		}
 		return nil, nil, explainNamespaces(fmt.Errorf("make namespaces: %w", err), procSys)
 	}
 	return proc, control, nil

@@ -42,8 +42,14 @@ type Spec struct {
 	Hosts      []HostEntry // beyond localhost and the sandbox's own addresses
 	ResolvConf []byte      // nil: the host's file stays
 	Resolver   bool        // the init opens 127.0.0.11:53 for the node
-	NodeSocket string      // path of the node's sandbox socket
-	Token      string      // secret that proves to the node that the ID is ours
+	// Bare has the command of a task be a process of the machine: no namespaces,
+	// the machine's files and network. The init looks after it as after any.
+	// Interfaces, if there are any, are made in the network namespace that the
+	// node is in, which takes CAP_NET_ADMIN there. Hosts, ResolvConf and Resolver
+	// are of no use, nor are a Task's Mounts and Files.
+	Bare       bool
+	NodeSocket string // path of the node's sandbox socket
+	Token      string // secret that proves to the node that the ID is ours
 }
 
 // A Command is what runs in a sandbox.

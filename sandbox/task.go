@@ -78,7 +78,11 @@ func Start(ctx context.Context, spec Spec, t Task) (*Child, error) {
 	if err := checkUlimits(t.Ulimits); err != nil {
 		return nil, err
 	}
-	if err := checkTUN(tunPath); err != nil {
+	if spec.Bare {
+		if len(t.Mounts)+len(t.Files) > 0 || spec.Resolver {
+			return nil, errors.New("a task without namespaces has neither names nor files of its own")
+		}
+	} else if err := checkTUN(tunPath); err != nil {
 		return nil, err
 	}
 	if t.Orphan <= 0 {
@@ -87,7 +91,7 @@ func Start(ctx context.Context, spec Spec, t Task) (*Child, error) {
 	if t.Dir == "" {
 		t.Dir = "/"
 	}
-	c, err := startTask(ctx, spec, t, true)
+	c, err := startTask(ctx, spec, t, !spec.Bare)
 	if errors.Is(err, errNoProc) {
 		c, err = startTask(ctx, spec, t, false)
 	}

@@ -215,6 +215,23 @@ func TestInteractiveShells(t *testing.T) {
 // foreground.
 func (c *console) waitForeground(name string) {
 	c.t.Helper()
+	c.waitTerminal(name+" does not come to the foreground", func(stat string) bool {
+		return strings.Contains(stat, "("+name+") S")
+	})
+}
+
+// waitNoShell waits until the terminal is somebody else's than the shell's.
+func (c *console) waitNoShell() {
+	c.t.Helper()
+	c.waitTerminal("the shell keeps the terminal", func(stat string) bool {
+		return !strings.Contains(stat, "(bash)") && !strings.Contains(stat, "(sh)")
+	})
+}
+
+// waitTerminal waits until the leader of the terminal's foreground group is as
+// wanted, by its /proc/PID/stat.
+func (c *console) waitTerminal(otherwise string, wanted func(stat string) bool) {
+	c.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		var pgrp uint32
 		c.ioctl(func(fd int) (err error) {
@@ -222,11 +239,11 @@ func (c *console) waitForeground(name string) {
 			return err
 		})
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pgrp))
-		if err == nil && strings.Contains(string(stat), "("+name+") S") {
+		if err == nil && wanted(string(stat)) {
 			return
 		}
 	}
-	c.t.Fatalf("%s does not come to the foreground", name)
+	c.t.Fatal(otherwise)
 }
 
 // The user's shell sees a job like any other.
@@ -250,6 +267,7 @@ func TestJobControl(t *testing.T) {
 	c.expect("prompt> ")
 	c.typeKeys("fg\n")
 	c.expect("RUN\r\n")
+	c.waitNoShell() // it says what it takes to the front before it does
 	c.typeKeys(ctrlC)
 	c.expect("prompt> ")
 	c.typeKeys("echo code $?\n")
