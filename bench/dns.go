@@ -1,31 +1,29 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"text/tabwriter"
-	"time"
 
 	"github.com/ovnd/ovnd/bench/lab"
+	"github.com/ovnd/ovnd/bench/report"
+	"github.com/ovnd/ovnd/bench/traffic"
 )
 
 // DNSConfig says how RunDNS measures.
 type DNSConfig struct {
-	Rounds int
-	Window time.Duration // of one measurement
-	Rate   int           // queries a second that are offered
-	// Progress is called after each measurement. It may be nil.
-	Progress func(done, of int)
+	Timing
+	Rate int // queries a second that are offered
+
+	Command  string // that repeats the run, for the report
+	Progress Progress
 }
 
 // Check reports the first thing that is wrong with c.
 func (c *DNSConfig) Check() error {
-	if c.Rounds < 1 || c.Window < 100*time.Millisecond {
-		return fmt.Errorf("%d rounds of %v: at least one round and 100ms are needed", c.Rounds, c.Window)
+	if err := c.check(leastWindow); err != nil {
+		return err
 	}
 	if c.Rate < 100 || c.Rate > 1_000_000 {
 		return fmt.Errorf("rate %d: must be 100 to 1000000 queries a second", c.Rate)
@@ -33,19 +31,17 @@ func (c *DNSConfig) Check() error {
 	return nil
 }
 
-// A DNSTest is one kind of question.
-type DNSTest struct {
-	Name  string `json:"name"`
-	Title string `json:"title"`
-
-	question dnsQuestion
+// A dnsTest is one kind of question.
+type dnsTest struct {
+	name, title string
+	question    dnsQuestion
 	// share of the offered rate; 0: as many as are answered, dnsClients of them
 	// at a time.
 	share float64
 }
 
-// DNSTests are all of them in the order in which they run.
-var DNSTests = []DNSTest{
+// dnsTests are all of them in the order in which they run.
+var dnsTests = []dnsTest{
 	{"vip", "A of a service: its VIP", dnsQuestion{dnsName, typeA, 1}, 1},
 	{"tasks", "A of tasks.NAME: three addresses", dnsQuestion{"tasks." + dnsName, typeA, dnsTasks}, 1},
 	{"aaaa", "AAAA of a service: none, and a SOA", dnsQuestion{dnsName, typeAAAA, 0}, 1},
@@ -56,59 +52,54 @@ var DNSTests = []DNSTest{
 	{"most", "A of a service, as many as are answered, 64 clients", dnsQuestion{dnsName, typeA, 1}, 0},
 }
 
-// DNS metrics beside those of paths.
-const (
-	QueryRate  Metric = "queries/s"
-	Unanswered Metric = "lost %"
-	ProcPerQ   Metric = "proc µs/q" // processor time of the resolver's process per query answered
-)
-
-var dnsMetrics = []Metric{QueryRate, Unanswered, RTT50, RTT99, ProcPerQ}
-
-// A DNSReport is the result of RunDNS.
-type DNSReport struct {
-	Schema  int         `json:"schema"`
-	Time    time.Time   `json:"time"`
-	Machine Machine     `json:"machine"`
-	Rounds  int         `json:"rounds"`
-	Window  float64     `json:"window_seconds"`
-	Rate    int         `json:"rate"`
-	Results []DNSResult `json:"results"`
-}
-
-// A DNSResult is what one test gave over all rounds.
-type DNSResult struct {
-	DNSTest
-	Metrics map[Metric]Spread `json:"metrics"`
+var dnsMetrics = []report.Metric{
+	{Name: "answered", Title: "queries/s", Unit: "1/s", Better: report.HigherIsBetter},
+	{Name: loss, Title: "lost %", Unit: "%", Better: report.LowerIsBetter},
+	{Name: p50, Title: "p50 µs", Unit: "µs", Better: report.LowerIsBetter},
+	{Name: p99, Title: "p99 µs", Unit: "µs", Better: report.LowerIsBetter},
+	{Name: cpu, Title: "cpu µs/q", Unit: "µs/q", Better: report.LowerIsBetter},
 }
 
 // RunDNS measures a resolver that knows 50 services of three tasks, in a process
-// of its own, over loopback. The calling program must have called RunChild and
-// lab.Enter.
-func RunDNS(ctx context.Context, cfg DNSConfig) (*DNSReport, error) {
+// of its own, over loopback. The calling program must have called lab.Enter, and
+// must run [RunChild] in its children. What was measured before an error is in the
+// report.
+func RunDNS(ctx context.Context, cfg DNSConfig) (*report.Report, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	report := &DNSReport{
-		Schema: reportSchema, Time: time.Now().UTC().Truncate(time.Second), Machine: thisMachine(),
-		Rounds: cfg.Rounds, Window: cfg.Window.Seconds(), Rate: cfg.Rate,
+	r := newReport(cfg.Command, cfg.Timing)
+	r.Settings.WarmupSeconds = 0
+	r.Settings.Generator = "ovnd"
+	r.Subjects = []report.Subject{{Name: Ovnd, Title: "ovnd's resolver", Kind: report.KindOvnd}}
+	for _, t := range dnsTests {
+		r.Benchmarks = append(r.Benchmarks, report.Benchmark{
+			Group: "dns", Name: t.name, Title: t.title, Metrics: dnsMetrics, Results: []report.Result{{Subject: Ovnd}},
+		})
 	}
 	err := lab.Run(func(l *lab.Lab) error {
 		host := l.Host("dns")
 		upstream := netip.MustParseAddrPort("127.0.0.1:53")
-		if _, err := startChild(host, childSpec{DNS: &dnsSpec{Listen: upstream, Upstream: true}}); err != nil {
-			return err
-		}
-		server := netip.MustParseAddrPort("127.0.0.11:53")
-		child, err := startChild(host, childSpec{DNS: &dnsSpec{Listen: server, Forward: upstream}})
+		behind, err := startChild(host, childSpec{DNS: &dnsSpec{Listen: upstream, Upstream: true}})
 		if err != nil {
 			return err
 		}
-		m := &dnsMeasurement{cfg: cfg, host: host, server: server, child: child}
-		report.Results, err = m.all(ctx)
-		return err
+		server := netip.MustParseAddrPort("127.0.0.11:53")
+		resolver, err := startChild(host, childSpec{DNS: &dnsSpec{Listen: server, Forward: upstream}})
+		if err != nil {
+			return err
+		}
+		ctx, lose := context.WithCancelCause(ctx)
+		defer lose(nil)
+		for _, c := range []*child{behind, resolver} {
+			c.watch(lose)
+			defer c.ending.Store(true)
+		}
+		m := &dnsMeasurement{cfg: cfg, host: host, server: server, child: resolver}
+		return m.all(ctx, r)
 	})
-	return report, err
+	finish(ctx, r)
+	return r, err
 }
 
 // A dnsMeasurement measures one server.
@@ -120,98 +111,71 @@ type dnsMeasurement struct {
 }
 
 // all runs the tests in turn, round after round.
-func (m *dnsMeasurement) all(ctx context.Context) ([]DNSResult, error) {
-	values := make(map[string]map[Metric][]float64)
-	total := m.cfg.Rounds * len(DNSTests)
-	for round := range m.cfg.Rounds {
-		for i, test := range DNSTests {
-			got, err := m.one(ctx, test)
+func (m *dnsMeasurement) all(ctx context.Context, r *report.Report) error {
+	total := m.cfg.Rounds * len(dnsTests)
+	for n := range m.cfg.Rounds {
+		for i, t := range dnsTests {
+			if m.cfg.Progress.Begin != nil {
+				m.cfg.Progress.Begin(n*len(dnsTests)+i, total, t.name, Ovnd, n)
+			}
+			round, err := m.one(ctx, t)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", test.Name, err)
+				if ctx.Err() != nil {
+					err = context.Cause(ctx)
+				}
+				return fmt.Errorf("%s: %w", t.name, err)
 			}
-			if values[test.Name] == nil {
-				values[test.Name] = make(map[Metric][]float64)
-			}
-			for metric, v := range got {
-				values[test.Name][metric] = append(values[test.Name][metric], v)
-			}
-			if m.cfg.Progress != nil {
-				m.cfg.Progress(round*len(DNSTests)+i+1, total)
+			round.Round = n
+			res := &r.Benchmarks[i].Results[0]
+			res.Rounds = append(res.Rounds, round)
+			if m.cfg.Progress.End != nil {
+				m.cfg.Progress.End(&r.Benchmarks[i], Ovnd, &round)
 			}
 		}
 	}
-	results := make([]DNSResult, 0, len(DNSTests))
-	for _, test := range DNSTests {
-		r := DNSResult{DNSTest: test, Metrics: make(map[Metric]Spread)}
-		for metric, v := range values[test.Name] {
-			r.Metrics[metric] = spread(v)
-		}
-		results = append(results, r)
-	}
-	return results, nil
+	return nil
 }
 
-func (m *dnsMeasurement) one(ctx context.Context, test DNSTest) (map[Metric]float64, error) {
-	load := dnsLoad{server: m.server, question: test.question, window: m.cfg.Window}
+func (m *dnsMeasurement) one(ctx context.Context, t dnsTest) (round report.Round, err error) {
+	load := dnsLoad{server: m.server, question: t.question, window: m.cfg.Window}
 	sockets := dnsSockets
-	if load.rate = int(test.share * float64(m.cfg.Rate)); load.rate == 0 {
+	if load.rate = int(t.share * float64(m.cfg.Rate)); load.rate == 0 {
 		sockets = dnsClients
 	}
 	// Their namespace is that of the thread that opens them.
-	err := m.host.Do(func() error { return load.open(sockets) })
+	err = m.host.Do(func() error { return load.open(sockets) })
 	defer load.close()
 	if err != nil {
-		return nil, err
+		return round, err
 	}
 	before, err := m.child.CPU()
 	if err != nil {
-		return nil, err
+		return round, err
 	}
 	got, err := load.run(ctx)
 	if err != nil {
-		return nil, err
+		return round, err
 	}
 	after, err := m.child.CPU()
 	if err != nil {
-		return nil, err
+		return round, err
 	}
 	if len(got.rtts) == 0 {
-		return nil, errors.New("no query was answered")
+		return round, errors.New("no query was answered")
 	}
 	answered := float64(len(got.rtts))
-	micros := func(q float64) float64 { return float64(quantile(got.rtts, q).Nanoseconds()) / 1e3 }
-	return map[Metric]float64{
-		QueryRate:  answered / got.took.Seconds(),
-		Unanswered: 100 * (1 - answered/float64(got.sent)),
-		RTT50:      micros(0.5),
-		RTT99:      micros(0.99),
-		ProcPerQ:   float64((after - before).Microseconds()) / answered,
-	}, nil
-}
-
-// WriteTable prints the report for people: median, least and most.
-func (r *DNSReport) WriteTable(w io.Writer) error {
-	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s, %d cores, Linux %s, %s\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Go)
-	fmt.Fprintf(&out, "UDP over loopback, %d queries a second offered (upstream: a tenth); median [least–most] of %d rounds of %gs\n\n",
-		r.Rate, r.Rounds, r.Window)
-	table := tabwriter.NewWriter(&out, 0, 0, 3, ' ', 0)
-	fmt.Fprint(table, "question")
-	for _, metric := range dnsMetrics {
-		fmt.Fprintf(table, "\t%s", metric)
+	h := traffic.NewRTTs()
+	for _, rtt := range got.rtts {
+		_ = h.RecordValue(min(rtt.Nanoseconds(), h.HighestTrackableValue()))
 	}
-	fmt.Fprintln(table)
-	for _, res := range r.Results {
-		fmt.Fprint(table, res.Title)
-		for _, metric := range dnsMetrics {
-			s := res.Metrics[metric]
-			fmt.Fprintf(table, "\t%s [%s–%s]", figure(s.Median), figure(s.Min), figure(s.Max))
-		}
-		fmt.Fprintln(table)
+	round.Latency = report.NewLatency(h, 0)
+	round.Latency.Lost = int64(got.sent - len(got.rtts))
+	round.Values = map[string]float64{
+		"answered": answered / got.took.Seconds(),
+		loss:       lost(uint64(got.sent), uint64(len(got.rtts))),
+		p50:        float64(h.ValueAtQuantile(50)) / 1e3,
+		p99:        float64(h.ValueAtQuantile(99)) / 1e3,
+		cpu:        (after - before).Seconds() * 1e6 / answered,
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	_, err := w.Write(out.Bytes())
-	return err
+	return round, nil
 }

@@ -56,7 +56,7 @@ type dnsLoad struct {
 type dnsCounts struct {
 	sent int
 	took time.Duration
-	rtts []time.Duration // of answers, sorted
+	rtts []time.Duration // of answers
 }
 
 func (l *dnsLoad) open(sockets int) error {
@@ -106,6 +106,8 @@ type flight struct {
 	conn *net.UDPConn
 	at   [1 << 16]atomic.Int64
 	rtts []time.Duration
+
+	answered atomic.Int64
 }
 
 // steady asks at the rate, from all sockets in turn.
@@ -115,19 +117,33 @@ func (l *dnsLoad) steady(ctx context.Context, wire []byte) (counts dnsCounts, er
 	g, gctx := errgroup.WithContext(ctx)
 	for i, conn := range l.conns {
 		flights[i] = &flight{conn: conn}
-		if err := conn.SetReadDeadline(start.Add(l.window + dnsPatience)); err != nil {
-			return counts, err
-		}
 		g.Go(func() error { return flights[i].collect(l.question, start) })
 	}
 	counts.sent, err = l.pace(gctx, flights, wire, start)
 	counts.took = time.Since(start)
+	awaitAnswers(gctx, flights, counts.sent)
 	err = errors.Join(err, g.Wait())
 	for _, f := range flights {
 		counts.rtts = append(counts.rtts, f.rtts...)
 	}
-	slices.Sort(counts.rtts)
 	return counts, err
+}
+
+// awaitAnswers waits until all queries are answered or lost, and ends the
+// flights.
+func awaitAnswers(ctx context.Context, flights []*flight, sent int) {
+	for end := time.Now().Add(dnsPatience); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		answered := 0
+		for _, f := range flights {
+			answered += int(f.answered.Load())
+		}
+		if answered == sent {
+			break
+		}
+	}
+	for _, f := range flights {
+		_ = f.conn.SetReadDeadline(time.Unix(1, 0)) // fails only if it is closed
+	}
 }
 
 // pace sends what is due until the window is over.
@@ -171,6 +187,7 @@ func (f *flight) collect(q dnsQuestion, start time.Time) error {
 			return err
 		}
 		f.rtts = append(f.rtts, time.Since(start)-time.Duration(f.at[id].Load()))
+		f.answered.Add(1)
 	}
 }
 
@@ -192,7 +209,6 @@ func (l *dnsLoad) waiting(ctx context.Context, wire []byte) (counts dnsCounts, e
 	}
 	err = g.Wait()
 	counts.took = time.Since(start)
-	slices.Sort(counts.rtts)
 	return counts, err
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -13,18 +15,13 @@ import (
 	"github.com/ovnd/ovnd/bench/traffic"
 )
 
-// A sinkSpec says where a traffic sink listens.
-type sinkSpec struct {
-	Listen netip.AddrPort `json:"listen"`
-}
-
 type sinkRole struct {
-	spec sinkSpec
+	spec traffic.SinkSpec
 	sink *traffic.Sink
 }
 
 func (r *sinkRole) run(ctx context.Context, ready func()) (err error) {
-	if r.sink, err = traffic.NewSink(r.spec.Listen); err != nil {
+	if r.sink, err = traffic.NewSink(r.spec); err != nil {
 		return err
 	}
 	ready()
@@ -41,6 +38,42 @@ func (r *sourceRole) run(ctx context.Context, ready func()) error {
 }
 
 func (r *sourceRole) counters() traffic.Counters { return r.source.Counters() }
+
+// A trialRole sends UDP when it is asked to: "try RATE NANOSECONDS".
+type trialRole struct {
+	spec  traffic.Spec
+	trial *traffic.Trial
+}
+
+func (r *trialRole) run(ctx context.Context, ready func()) (err error) {
+	if r.trial, err = traffic.NewTrial(r.spec); err != nil {
+		return err
+	}
+	defer r.trial.Close()
+	ready()
+	<-ctx.Done()
+	return nil
+}
+
+func (r *trialRole) try(ctx context.Context, args []string) (answer reply, err error) {
+	if len(args) != 2 {
+		return answer, fmt.Errorf("%d arguments", len(args))
+	}
+	rate, err := strconv.ParseFloat(args[0], 64)
+	if err != nil {
+		return answer, err
+	}
+	d, err := strconv.ParseInt(args[1], 10, 64)
+	if err != nil {
+		return answer, err
+	}
+	var took time.Duration
+	answer.Packets, took, err = r.trial.Run(ctx, rate, time.Duration(d))
+	answer.Nanoseconds = uint64(took)
+	return answer, err
+}
+
+func (*trialRole) counters() traffic.Counters { return traffic.Counters{} }
 
 // A wireguardSpec configures one end of a wireguard-go tunnel. Keys are raw
 // X25519 keys.

@@ -37,6 +37,10 @@ func New(tb TB) *Lab {
 	return &Lab{tb: tb, hosts: make(map[string]*Host)}
 }
 
+// Cleanup has fn called when the lab is torn down, before what was set up earlier
+// is.
+func (l *Lab) Cleanup(fn func()) { l.tb.Cleanup(fn) }
+
 // A Host is one network namespace. Its methods may be called from several
 // goroutines, unless they say otherwise.
 type Host struct {
@@ -45,6 +49,7 @@ type Host struct {
 	ns    *os.File
 	nl    *netlink.Handle
 	spawn chan func()   // runs on a thread that lives as long as the host
+	stop  chan struct{} // closed to end that thread
 	ended chan struct{} // closed when that thread has no more to do
 }
 
@@ -57,7 +62,10 @@ func (l *Lab) Host(name string) *Host {
 	if l.hosts[name] != nil {
 		l.tb.Fatalf("lab: host %q exists already", name)
 	}
-	h := &Host{name: name, tb: l.tb, spawn: make(chan func()), ended: make(chan struct{})}
+	h := &Host{
+		name: name, tb: l.tb,
+		spawn: make(chan func()), stop: make(chan struct{}), ended: make(chan struct{}),
+	}
 	ready := make(chan error)
 	go func() {
 		defer close(h.ended)
@@ -67,7 +75,7 @@ func (l *Lab) Host(name string) *Host {
 		l.tb.Fatalf("lab: host %q: %v", name, err)
 	}
 	l.tb.Cleanup(func() {
-		close(h.spawn)
+		close(h.stop)
 		<-h.ended
 		h.nl.Close()
 		h.ns.Close()
@@ -103,8 +111,13 @@ func (h *Host) thread(ready chan<- error) {
 		h.ns, err = os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
 	}
 	ready <- err
-	for fn := range h.spawn {
-		fn()
+	for {
+		select {
+		case fn := <-h.spawn:
+			fn()
+		case <-h.stop:
+			return
+		}
 	}
 }
 

@@ -21,14 +21,31 @@ type Process struct {
 // through the Process.
 func (h *Host) Start(cmd *exec.Cmd) *Process {
 	h.tb.Helper()
+	p, err := h.Launch(cmd)
+	if err != nil {
+		h.tb.Fatalf("%v", err)
+	}
+	return p
+}
+
+// Launch is Start for goroutines other than the one that set the lab up: it
+// returns what goes wrong. What it has started ends with the lab at the latest.
+func (h *Host) Launch(cmd *exec.Cmd) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	started := make(chan error)
-	h.spawn <- func() { started <- cmd.Start() }
+	// A group of its own: what a terminal sends to a group, on Ctrl-C or when it is
+	// lost, is for this program alone, which then ends its processes in order.
+	cmd.SysProcAttr.Setpgid = true
+	started := make(chan error, 1)
+	select {
+	case h.spawn <- func() { started <- cmd.Start() }:
+	case <-h.ended:
+		return nil, fmt.Errorf("lab: %s: start %s: the lab is closed", h.name, cmd.Path)
+	}
 	if err := <-started; err != nil {
-		h.tb.Fatalf("lab: %s: start %s: %v", h.name, cmd.Path, err)
+		return nil, fmt.Errorf("lab: %s: start %s: %w", h.name, cmd.Path, err)
 	}
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	go func() {
@@ -36,7 +53,7 @@ func (h *Host) Start(cmd *exec.Cmd) *Process {
 		close(p.done)
 	}()
 	h.tb.Cleanup(p.Kill)
-	return p
+	return p, nil
 }
 
 // Pid returns the process ID.

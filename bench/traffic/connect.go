@@ -18,7 +18,7 @@ const connectPatience = 10 * time.Second
 // greeter accepts connections, says one byte on each, and ends it: the server
 // does it first, so that it is not the client's ports that rest in TIME-WAIT.
 func (s *Sink) greeter(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group // not with a context of its own: that would end after ctx has, and the listener is closed
 	for {
 		conn, err := s.greet.AcceptTCP()
 		if err != nil {
@@ -34,7 +34,7 @@ func (s *Sink) greeter(ctx context.Context) error {
 	}
 }
 
-// GreetAddr returns where the sink at addr greets.
+// GreetAddr returns where the sink at addr greets, and reflects datagrams.
 func GreetAddr(addr netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(addr.Addr(), addr.Port()+1)
 }

@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -25,44 +25,75 @@ const (
 	udpBatch = 64
 	// maxDatagram is the largest UDP payload in bytes that the sink counts
 	// whole.
-	maxDatagram = 2048
+	maxDatagram = 9216
 )
+
+// A SinkSpec says where a sink listens, and what it does with what it gets.
+type SinkSpec struct {
+	Listen netip.AddrPort `json:"listen"`
+	Verify bool           `json:"verify,omitempty"` // compare every byte: its sources must have Verify too
+}
 
 // A Sink accepts TCP connections and UDP datagrams on one address and throws
 // away what it reads. At the next port it greets connections, as [GreetAddr]
-// says.
+// says, and sends datagrams back.
 type Sink struct {
+	verify     bool
 	tcp, greet *net.TCPListener
-	udp        *net.UDPConn
+	udp, echo  *net.UDPConn
 
-	bytes, packets atomic.Uint64
+	bytes, packets, disordered, corrupt atomic.Uint64
 }
 
-// NewSink listens on addr, TCP and UDP, in the calling thread's network
-// namespace.
-func NewSink(addr netip.AddrPort) (*Sink, error) {
-	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
-	if err != nil {
-		return nil, fmt.Errorf("traffic sink: %w", err)
+// NewSink listens, TCP and UDP, in the calling thread's network namespace.
+func NewSink(spec SinkSpec) (_ *Sink, err error) {
+	addr := spec.Listen
+	s := &Sink{verify: spec.Verify}
+	if s.verify {
+		PreparePattern()
 	}
-	greet, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(GreetAddr(addr)))
-	if err != nil {
-		tcp.Close()
-		return nil, fmt.Errorf("traffic sink: %w", err)
+	defer func() {
+		if err != nil {
+			s.close()
+			err = fmt.Errorf("traffic sink: %w", err)
+		}
+	}()
+	if s.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr)); err != nil {
+		return nil, err
 	}
-	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
-	if err != nil {
-		tcp.Close()
-		greet.Close()
-		return nil, fmt.Errorf("traffic sink: %w", err)
+	if s.greet, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(GreetAddr(addr))); err != nil {
+		return nil, err
 	}
-	_ = udp.SetReadBuffer(sinkBuffer) // capped by net.core.rmem_max
-	return &Sink{tcp: tcp, greet: greet, udp: udp}, nil
+	if s.echo, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(GreetAddr(addr))); err != nil {
+		return nil, err
+	}
+	if s.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr)); err != nil {
+		return nil, err
+	}
+	_ = s.udp.SetReadBuffer(sinkBuffer) // capped by net.core.rmem_max
+	return s, nil
+}
+
+// close closes the sockets that were opened.
+func (s *Sink) close() {
+	for _, l := range []*net.TCPListener{s.tcp, s.greet} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	for _, c := range []*net.UDPConn{s.udp, s.echo} {
+		if c != nil {
+			c.Close()
+		}
+	}
 }
 
 // Counters returns what has been received on all flows.
 func (s *Sink) Counters() Counters {
-	return Counters{Bytes: s.bytes.Load(), Packets: s.packets.Load()}
+	return Counters{
+		Bytes: s.bytes.Load(), Packets: s.packets.Load(),
+		Disordered: s.disordered.Load(), Corrupt: s.corrupt.Load(),
+	}
 }
 
 // Run receives until ctx ends, and then returns nil.
@@ -70,7 +101,8 @@ func (s *Sink) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		<-ctx.Done()
-		return errors.Join(s.tcp.Close(), s.greet.Close(), s.udp.Close())
+		s.close()
+		return nil
 	})
 	g.Go(func() error {
 		for {
@@ -82,6 +114,7 @@ func (s *Sink) Run(ctx context.Context) error {
 		}
 	})
 	g.Go(func() error { return s.greeter(ctx) })
+	g.Go(func() error { return stopped(ctx, s.reflect()) })
 	g.Go(func() error { return stopped(ctx, s.receive()) })
 	return g.Wait()
 }
@@ -106,6 +139,7 @@ func (s *Sink) drain(ctx context.Context, conn *net.TCPConn) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	buf := make([]byte, bulkBuffer)
+	var check checker
 	for {
 		n, err := unix.Read(int(file.Fd()), buf)
 		if errors.Is(err, unix.EINTR) {
@@ -113,6 +147,9 @@ func (s *Sink) drain(ctx context.Context, conn *net.TCPConn) error {
 		}
 		if err != nil || n == 0 {
 			return nil // a source that is stopped may reset its flows
+		}
+		if s.verify {
+			s.corrupt.Add(check.check(buf[:n]))
 		}
 		s.bytes.Add(uint64(n))
 	}
@@ -127,6 +164,7 @@ func (s *Sink) receive() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	batch := newBatch(udpBatch, maxDatagram)
+	var flows tracker
 	for {
 		var n int
 		var rerr error
@@ -138,22 +176,50 @@ func (s *Sink) receive() error {
 			return err
 		}
 		var bytes uint64
-		for _, m := range batch.msgs[:n] {
+		for i, m := range batch.msgs[:n] {
 			bytes += uint64(m.length)
+			s.datagram(&flows, batch.bufs[i][:m.length])
 		}
 		s.bytes.Add(bytes)
 		s.packets.Add(uint64(n))
 	}
 }
 
-// blocking takes the descriptor out of the runtime's poller: a thread of its
-// own that blocks in the kernel wakes sooner than a goroutine. It closes conn.
-func blocking(conn interface {
-	syscall.Conn
+// datagram looks at one.
+func (s *Sink) datagram(flows *tracker, b []byte) {
+	if len(b) < datagramHeaderLen {
+		return
+	}
+	if flows.see(b) {
+		s.disordered.Add(1)
+	}
+	if s.verify {
+		offset := datagramOffset(binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint64(b[8:]))
+		s.corrupt.Add(mismatch(b[datagramHeaderLen:], offset))
+	}
+}
+
+// reflect sends datagrams back where they came from until the socket is closed.
+func (s *Sink) reflect() error {
+	buf := make([]byte, maxDatagram)
+	for {
+		n, from, err := s.echo.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return err
+		}
+		_, _ = s.echo.WriteToUDPAddrPort(buf[:n], from) // what is refused counts as lost
+	}
+}
+
+// A fileConn is what connections of package net have in common.
+type fileConn interface {
 	File() (*os.File, error)
 	Close() error
-},
-) (*os.File, error) {
+}
+
+// blocking takes the descriptor out of the runtime's poller: a thread of its
+// own that blocks in the kernel wakes sooner than a goroutine. It closes conn.
+func blocking(conn fileConn) (*os.File, error) {
 	defer conn.Close() //nolint:errcheck // the file is a duplicate of its own
 	file, err := conn.File()
 	if err != nil {

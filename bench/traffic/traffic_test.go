@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"go.uber.org/goleak"
 
 	"github.com/ovnd/ovnd/bench/lab"
@@ -22,7 +23,10 @@ func exchange(t *testing.T, addr string, spec traffic.Spec) (sent, received traf
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	spec.To = netip.MustParseAddrPort(addr)
 	var sink *traffic.Sink
-	err := h.Do(func() (err error) { sink, err = traffic.NewSink(spec.To); return err })
+	err := h.Do(func() (err error) {
+		sink, err = traffic.NewSink(traffic.SinkSpec{Listen: spec.To, Verify: spec.Verify})
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,14 +41,10 @@ func exchange(t *testing.T, addr string, spec traffic.Spec) (sent, received traf
 	if err := h.Do(func() error { return source.Run(sending) }); err != nil {
 		t.Fatal(err)
 	}
-	// What was sent is still being read.
-	for last := sink.Counters(); ; {
-		time.Sleep(50 * time.Millisecond)
-		now := sink.Counters()
-		if now.Bytes == last.Bytes {
-			break
-		}
-		last = now
+	// What was sent is still being read; what is lost never comes.
+	want := source.Counters()
+	for end := time.Now().Add(2 * time.Second); sink.Counters().Bytes < want.Bytes && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
 	}
 	stop()
 	if err := <-sinkErr; err != nil {
@@ -55,35 +55,59 @@ func exchange(t *testing.T, addr string, spec traffic.Spec) (sent, received traf
 
 func TestTCP(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:5201", "[::1]:5201"} {
-		sent, received := exchange(t, addr, traffic.Spec{TCPFlows: 3, Congestion: "cubic"})
-		if received.Bytes == 0 || received.Bytes > sent.Bytes {
-			t.Errorf("%s: %d bytes received of %d sent", addr, received.Bytes, sent.Bytes)
+		for _, verify := range []bool{false, true} {
+			sent, received := exchange(t, addr, traffic.Spec{TCPFlows: 3, Congestion: "cubic", Verify: verify})
+			if received.Bytes == 0 || received.Bytes != sent.Bytes {
+				t.Errorf("%s: %d bytes received of %d sent", addr, received.Bytes, sent.Bytes)
+			}
+			if received.Corrupt != 0 {
+				t.Errorf("%s: %d bytes are wrong", addr, received.Corrupt)
+			}
 		}
+	}
+}
+
+// A flow with a rate keeps to it.
+func TestTCPRate(t *testing.T) {
+	const rate = 200e6
+	sent, _ := exchange(t, "127.0.0.1:5201", traffic.Spec{TCPFlows: 2, TCPRate: rate})
+	if want := rate / 8 * 0.3; float64(sent.Bytes) > 1.2*want || float64(sent.Bytes) < want/4 {
+		t.Errorf("%d bytes in 0.3 s at %g bit/s", sent.Bytes, rate)
 	}
 }
 
 func TestUDP(t *testing.T) {
 	const size, rate = 100, 10_000
-	for _, addr := range []string{"127.0.0.1:5201", "[::1]:5201"} {
-		sent, received := exchange(t, addr, traffic.Spec{UDPRate: rate, UDPSize: size})
-		if sent.Packets < rate/20 || sent.Packets > rate/2 {
-			t.Errorf("%s: %d datagrams sent in 0.3 s at %d a second", addr, sent.Packets, rate)
-		}
-		if received.Packets != sent.Packets || received.Bytes != sent.Packets*size {
-			t.Errorf("%s: %d datagrams, %d bytes received of %d datagrams sent", addr, received.Packets, received.Bytes, sent.Packets)
+	for _, spec := range []traffic.Spec{{}, {UDPFlows: 3}, {Verify: true}} {
+		spec.UDPRate, spec.UDPSize = rate, size
+		for _, addr := range []string{"127.0.0.1:5201", "[::1]:5201"} {
+			sent, received := exchange(t, addr, spec)
+			if sent.Packets < rate/20 || sent.Packets > rate/2 {
+				t.Errorf("%s: %d datagrams sent in 0.3 s at %d a second", addr, sent.Packets, rate)
+			}
+			if received.Packets != sent.Packets || received.Bytes != sent.Packets*size {
+				t.Errorf("%s: %d datagrams, %d bytes received of %d datagrams sent", addr, received.Packets, received.Bytes, sent.Packets)
+			}
+			if received.Disordered != 0 || received.Corrupt != 0 {
+				t.Errorf("%s: %d disordered, %d bytes wrong", addr, received.Disordered, received.Corrupt)
+			}
 		}
 	}
 }
 
 func TestEcho(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:5201", "[::1]:5201"} {
-		sent, _ := exchange(t, addr, traffic.Spec{EchoInterval: 10 * time.Millisecond})
-		if sent.Packets < 5 || len(sent.RTTs) != int(sent.Packets) {
-			t.Errorf("%s: %d of %d echo requests answered", addr, len(sent.RTTs), sent.Packets)
-		}
-		for _, rtt := range sent.RTTs {
-			if rtt <= 0 || rtt > time.Second {
-				t.Errorf("%s: round trip of %v", addr, rtt)
+		for _, udp := range []bool{false, true} {
+			sent, _ := exchange(t, addr, traffic.Spec{EchoInterval: 10 * time.Millisecond, EchoUDP: udp})
+			if sent.Packets < 5 || sent.Answered != sent.Packets {
+				t.Errorf("%s: %d of %d echo requests answered", addr, sent.Answered, sent.Packets)
+			}
+			rtts, err := hdrhistogram.Decode([]byte(sent.RTT))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rtts.TotalCount() != int64(sent.Answered) || rtts.Min() <= 0 || rtts.Max() > time.Second.Nanoseconds() {
+				t.Errorf("%s: round trips of %d to %d ns", addr, rtts.Min(), rtts.Max())
 			}
 		}
 	}
