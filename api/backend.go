@@ -38,6 +38,10 @@ type NetworkBackend interface {
 	// this node has no endpoint on it, and the NodeID that this node's own
 	// endpoints carry there. This package does not change it.
 	Snapshot(id string) (snap *directory.Snapshot, self string)
+	// Sealing returns which nodes on an encrypted network this node has sessions
+	// with, and why not with the others; nil if the network is not encrypted or
+	// this node has no endpoint on it.
+	Sealing(id string) *types.NetworkSealing
 }
 
 // SwarmBackend has the swarm: moby's own backend for /swarm, /nodes,

@@ -45,7 +45,8 @@ type fakeNode struct {
 	mu        sync.Mutex
 	networks  []network.Network
 	snapshots map[string]*directory.Snapshot
-	worker    bool // not a manager: networks cannot be changed
+	sealing   map[string]*types.NetworkSealing // none: no network is encrypted
+	worker    bool                             // not a manager: networks cannot be changed
 	warning   string
 	created   []network.CreateRequest
 	nodes     []swarm.Node
@@ -56,6 +57,7 @@ type fakeNode struct {
 	down      chan struct{}
 
 	containers ContainerBackend // nil: none
+	proxies    ProxyBackend     // nil: none
 }
 
 func newFakeNode() *fakeNode {
@@ -183,6 +185,8 @@ func (f *fakeNode) RemoveNetwork(_ context.Context, id string) error {
 	}
 	return status.Errorf(codes.NotFound, "network %s not found", id)
 }
+
+func (f *fakeNode) Sealing(id string) *types.NetworkSealing { return f.sealing[id] }
 
 func (f *fakeNode) Snapshot(id string) (*directory.Snapshot, string) {
 	return f.snapshots[id], selfName
@@ -341,7 +345,7 @@ func serve(t *testing.T, f *fakeNode) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv, err := New(Config{Networks: f, Swarm: f, Containers: f.containers, System: f, Ovnd: ovndFake{f}, Events: s.events})
+	srv, err := New(Config{Networks: f, Swarm: f, Containers: f.containers, System: f, Ovnd: ovndFake{f}, Proxies: f.proxies, Events: s.events})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,9 @@ type inspect struct {
 	Labels     map[string]string
 	Peers      []network.PeerInfo             `json:",omitempty"`
 	Services   map[string]network.ServiceInfo `json:",omitempty"`
+	// Sealing is not Docker's, which knows nothing of the kind: which peers of an
+	// encrypted network this node has sessions with.
+	Sealing *types.NetworkSealing `json:",omitempty"`
 }
 
 // inspectNetwork puts a network and this node's picture of it together in

@@ -111,7 +111,11 @@ func (a *networkAPI) inspect(ctx context.Context, w http.ResponseWriter, r *http
 		return noSuchNetwork(vars["id"])
 	}
 	snap, self := a.backend.Snapshot(n.ID)
-	return httputils.WriteJSON(w, http.StatusOK, inspectNetwork(n, snap, self, verbose))
+	out := inspectNetwork(n, snap, self, verbose)
+	if verbose {
+		out.Sealing = a.backend.Sealing(n.ID)
+	}
+	return httputils.WriteJSON(w, http.StatusOK, out)
 }
 
 // find resolves what a user calls a network: its ID, else its name, else the

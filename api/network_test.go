@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,8 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/client"
+
+	"github.com/ovnd/ovnd/api/types"
 )
 
 // mobyClient is moby's own client of the server.
@@ -75,6 +78,45 @@ func TestInspect(t *testing.T) {
 
 	if _, err := c.NetworkInspect(t.Context(), "nosuch", client.NetworkInspectOptions{}); !cerrdefs.IsNotFound(err) {
 		t.Errorf("missing network: %v, want class not found", err)
+	}
+}
+
+// TestInspectSealing shows the sessions of an encrypted network where Docker's
+// verbose form and ovnd's own are asked for, and only there.
+func TestInspectSealing(t *testing.T) {
+	node := newFakeNode()
+	want := types.NetworkSealing{
+		Policy: "auto",
+		Sessions: []types.Session{
+			{NodeID: "m3kw89zbb09plu86jn1xnsy6z", Policy: "auto", Established: true, Cipher: "aes-256-gcm", Epoch: 2, Age: 12.5, RxPackets: 7},
+			{NodeID: "w3kw89zbb09plu86jn1xnsy6z", Policy: "auto", Reason: "unanswered"},
+		},
+		Drops: map[string]uint64{"no_session": 3},
+	}
+	node.sealing = map[string]*types.NetworkSealing{usedID: &want}
+	s := serve(t, node)
+	c := s.mobyClient(t)
+	for verbose, shown := range map[bool]bool{false: false, true: true} {
+		got, err := c.NetworkInspect(t.Context(), usedID, client.NetworkInspectOptions{Verbose: verbose})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fields struct{ Sealing *types.NetworkSealing }
+		if err := json.Unmarshal(got.Raw, &fields); err != nil {
+			t.Fatal(err)
+		}
+		if shown != reflect.DeepEqual(fields.Sealing, &want) || !shown && fields.Sealing != nil {
+			t.Errorf("verbose %v: %+v", verbose, fields.Sealing)
+		}
+	}
+	_, _, body := request(t, s.httpClient(t), "GET", "/ovnd/networks/"+usedID+"/verbose", "", "")
+	var own types.NetworkVerbose
+	if err := json.Unmarshal([]byte(body), &own); err != nil || !reflect.DeepEqual(own.Sealing, &want) {
+		t.Errorf("own form: %+v, %v", own.Sealing, err)
+	}
+	_, _, body = request(t, s.httpClient(t), "GET", "/v1.50/networks/spare?verbose=true", "", "")
+	if strings.Contains(body, "Sealing") {
+		t.Errorf("a plain network: %s", body)
 	}
 }
 

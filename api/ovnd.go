@@ -151,5 +151,7 @@ func (a *ovndAPI) verbose(ctx context.Context, w http.ResponseWriter, _ *http.Re
 	if snap == nil {
 		return cerrdefs.ErrNotFound.WithMessage("network " + n.Name + " has no endpoint on this node, which so does not know the others': ask a node that has one")
 	}
-	return httputils.WriteJSON(w, http.StatusOK, verboseNetwork(snap, self))
+	out := verboseNetwork(snap, self)
+	out.Sealing = a.networks.backend.Sealing(n.ID)
+	return httputils.WriteJSON(w, http.StatusOK, out)
 }

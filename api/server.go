@@ -39,14 +39,15 @@ const (
 	grace = 2 * time.Second
 )
 
-// Config is what a [Server] needs. All fields are required but Containers and
-// Log.
+// Config is what a [Server] needs. All fields are required but Containers, Proxies
+// and Log.
 type Config struct {
 	Networks   NetworkBackend
 	Swarm      SwarmBackend
 	Containers ContainerBackend // nil: there are none
 	System     SystemBackend
 	Ovnd       OvndBackend
+	Proxies    ProxyBackend // nil: there are none
 	Events     *EventLog
 	Log        *slog.Logger // slog.Default if nil
 }
@@ -83,6 +84,7 @@ func New(cfg Config) (*Server, error) {
 		swarmrouter.NewRouter(cfg.Swarm),
 		routes(containerRoutes(cfg, s.execs)),
 		routes(ovndRoutes(cfg)),
+		routes(proxyRoutes(streams, cfg.Proxies)),
 		routes(missingRoutes()), // last: its patterns cover what is left
 	)
 	s.handler = checkPeer(http.MaxBytesHandler(mux, maxBody))

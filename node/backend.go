@@ -2,6 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
 
 	"github.com/moby/moby/api/types/network"
 
@@ -16,7 +19,7 @@ func (n *Node) openAPI(ctx context.Context) (*stage, error) {
 	srv, err := api.New(api.Config{
 		Networks: networkBackend{n.cluster, n}, Swarm: n.cluster,
 		Containers: containers{n.sandboxes},
-		System:     n, Ovnd: n, Events: n.events, Log: n.log,
+		System:     n, Ovnd: n, Proxies: n.sandboxes.proxies, Events: n.events, Log: n.log,
 	})
 	if err != nil {
 		return nil, err
@@ -25,10 +28,32 @@ func (n *Node) openAPI(ctx context.Context) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	own, err := n.openProxy()
+	if err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
 	return startStage(ctx, "api", func(ctx context.Context) error {
 		go n.followEvents(ctx)
+		var serving sync.WaitGroup
+		defer serving.Wait()
+		serving.Go(func() { own(ctx) })
 		return srv.Run(ctx, ln)
 	}), nil
+}
+
+// openProxy opens the proxy of `up --proxy`, if it was asked for. What it
+// returns serves it until ctx ends.
+func (n *Node) openProxy() (serve func(ctx context.Context), err error) {
+	if n.cfg.ProxyAddr == "" {
+		return func(context.Context) {}, nil
+	}
+	p := n.sandboxes.proxies
+	hosts := p.shared(n.cfg.ProxyNetworks)
+	s, err := p.serveProxy(hosts, n.cfg.ProxyAddr, false)
+	if err != nil {
+		return nil, fmt.Errorf("--proxy: %w", err)
+	}
+	return func(ctx context.Context) { p.serveOwn(ctx, s, hosts) }, nil
 }
 
 // followEvents passes the swarm's events on to those who listen.

@@ -67,6 +67,19 @@ type Config struct {
 	// address of their gateway bridge.
 	HostLoopback bool
 
+	// ProxyAddr is where the node serves proxies to its user's programs, as
+	// ADDR:PORT or the path of a unix socket; empty: nowhere. They lead to
+	// ProxyNetworks; none means the only attachable network.
+	ProxyAddr     string
+	ProxyNetworks []string
+	// Services are those whose applications run beside the node, in its network
+	// namespace, and the port of 127.0.0.1 where each listens; 0: the service's.
+	Services map[string]uint16
+
+	// TUN is what becomes of tasks where no sandbox can be had: TUNAuto (the
+	// default), TUNRequire or TUNNever.
+	TUN string
+
 	Log *slog.Logger // nil: slog.Default
 }
 

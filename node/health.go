@@ -20,17 +20,9 @@ const maxProbeOutput = 4096
 // watchHealth starts the health check of a task, if it has one that does not
 // run yet, and reports whether it has one.
 func (t tasks) watchHealth(st *sandboxState) bool {
-	h := st.Task.Task.Health
-	if h == nil {
+	cfg, check, ok := healthCheck(st)
+	if !ok {
 		return false
-	}
-	args, ok, err := health.Command(h.Test)
-	if err != nil || !ok {
-		return false // refused where the service was created, or switched off
-	}
-	cfg := health.Config{
-		Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod,
-		StartInterval: h.StartInterval, Retries: h.Retries,
 	}
 	_, cfg.Started = st.session.Command() // the start period is not begun again by a restarted node
 	t.mu.Lock()
@@ -38,13 +30,29 @@ func (t tasks) watchHealth(st *sandboxState) bool {
 	if st.task.health != nil || st.over() {
 		return true
 	}
-	session := st.session
 	st.task.health = startStage(context.Background(), "health of "+st.Spec.Name, func(ctx context.Context) error {
-		return health.Run(ctx, cfg, func(ctx context.Context) (int, string, error) {
-			return probe(ctx, session, args)
-		}, func(state health.State) { t.healthChanged(st, state) })
+		return health.Run(ctx, cfg, check, func(state health.State) { t.healthChanged(st, state) })
 	})
 	return true
+}
+
+// healthCheck returns how the health of a task is found out, and false if nobody
+// asks.
+func healthCheck(st *sandboxState) (cfg health.Config, check func(context.Context) (int, string, error), ok bool) {
+	h := st.Task.Task.Health
+	if h == nil {
+		return sidecarHealth, sidecarProbe(st.Task), st.Task.Task.Command == imageSidecar
+	}
+	args, ok, err := health.Command(h.Test)
+	if err != nil || !ok {
+		return cfg, nil, false // refused where the service was created, or switched off
+	}
+	cfg = health.Config{
+		Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod,
+		StartInterval: h.StartInterval, Retries: h.Retries,
+	}
+	session := st.session
+	return cfg, func(ctx context.Context) (int, string, error) { return probe(ctx, session, args) }, true
 }
 
 // healthChanged is told of each check.

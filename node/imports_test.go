@@ -20,10 +20,12 @@ var mayImportOutside = map[string]string{
 	"github.com/moby/moby/api/":                  "api api/client api/types cluster cmd/ovnd node",
 	"github.com/moby/moby/client":                "api/client cmd/ovnd",
 	"github.com/hashicorp/":                      "discovery",
-	"golang.zx2c4.com/wireguard/":                "bench dataplane/tun",
+	"golang.zx2c4.com/wireguard/":                "bench crypto dataplane/tun",
+	"github.com/flynn/noise":                     "crypto",
+	"gonum.org/v1/plot":                          "bench/report",
 	"gvisor.dev/gvisor/":                         "netstack",
 	"github.com/spf13/":                          "cmd/ovnd",
-	"github.com/vishvananda/netlink":             "bench/lab dataplane/tun sandbox",
+	"github.com/vishvananda/netlink":             "bench/lab dataplane/tun doctor sandbox",
 }
 
 // mayImport is the import policy inside the module, read from the table in

@@ -52,6 +52,9 @@ func (s *sandboxes) complete(m *member, st *sandboxState) error {
 	if st.over() || s.byID[st.Spec.ID] != st {
 		return errOver
 	}
+	if st.Spec.Bare {
+		return nil // it has the machine's, and a proxy
+	}
 	if !st.internal() {
 		addr, err := m.bridge.address(s.bridgeAddrsLocked())
 		if err != nil {
@@ -100,19 +103,14 @@ func (s *sandboxes) Attach(_ context.Context, a sandbox.Attachment) error {
 	if !st.holds(a.Token) {
 		return errors.New("wrong token")
 	}
-	if len(a.Devices) != len(st.Spec.Interfaces) {
-		return fmt.Errorf("%d devices for %d interfaces", len(a.Devices), len(st.Spec.Interfaces))
-	}
 	if !st.waits() {
 		return errors.New("its devices are connected already")
 	}
-	for i := range a.Devices {
-		if err := s.connectLocked(st, i, a.Devices[i]); err != nil {
-			s.disconnectLocked(st)
-			return err
-		}
+	connect := s.connectAllLocked
+	if st.Spec.Bare {
+		connect = s.connectBareLocked
 	}
-	if err := s.serveNamesLocked(st, a.Resolver); err != nil {
+	if err := connect(st, a); err != nil {
 		s.disconnectLocked(st)
 		return err
 	}
@@ -123,6 +121,27 @@ func (s *sandboxes) Attach(_ context.Context, a sandbox.Attachment) error {
 		close(st.task.attached)
 	} else {
 		s.announce(st, events.ActionStart, nil)
+	}
+	return nil
+}
+
+// connectAllLocked gives the data plane the devices of a sandbox, and its names
+// to the resolver.
+func (s *sandboxes) connectAllLocked(st *sandboxState, a sandbox.Attachment) error {
+	if err := s.connectDevicesLocked(st, a); err != nil {
+		return err
+	}
+	return s.serveNamesLocked(st, a.Resolver)
+}
+
+func (s *sandboxes) connectDevicesLocked(st *sandboxState, a sandbox.Attachment) error {
+	if len(a.Devices) != len(st.Spec.Interfaces) {
+		return fmt.Errorf("%d devices for %d interfaces", len(a.Devices), len(st.Spec.Interfaces))
+	}
+	for i := range a.Devices {
+		if err := s.connectLocked(st, i, a.Devices[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -150,8 +169,14 @@ func (s *sandboxes) connectLocked(st *sandboxState, i int, dev sandbox.Devices) 
 	if i >= len(st.Attachments) {
 		return nil // the gateway bridge: nobody else's business
 	}
+	return s.announceLocked(st, i)
+}
+
+// announceLocked tells the other nodes of the sandbox's interface i.
+func (s *sandboxes) announceLocked(st *sandboxState, i int) error {
+	in := &st.Spec.Interfaces[i]
 	if err := s.member.disc.AddEndpoint(in.NetworkID, s.endpointLocked(st, i)); err != nil {
-		return fmt.Errorf("interface %s: announce %s: %w", in.Name, addrs[0], err)
+		return fmt.Errorf("interface %s: announce %s: %w", in.Name, in.Addrs[0].Addr(), err)
 	}
 	s.publish(events.ActionConnect, in, st)
 	return nil
@@ -200,7 +225,7 @@ func (s *sandboxes) disconnectLocked(st *sandboxState) {
 			s.log.Warn("port not closed properly", "sandbox", st.Spec.Name, "network", in.NetworkName, "error", err)
 		}
 	}
-	st.ports = nil
+	st.ports, st.hosts = nil, nil
 }
 
 // serveNamesLocked answers on the sandbox's 127.0.0.11.

@@ -24,6 +24,7 @@ const (
 type member struct {
 	sw       *dataplane.Switch
 	disc     *discovery.Discovery
+	sealing  *sealing
 	networks *networks
 	bridge   *bridge
 	stages   []*stage      // in the order of starting
@@ -34,7 +35,11 @@ type member struct {
 func (n *Node) startMember(ctx context.Context) (*member, error) {
 	_, advertise, dataPath := n.cluster.Addrs()
 	underlay := netip.AddrPortFrom(dataPath, n.cluster.DataPathPort())
-	sw, err := dataplane.New(dataplane.Config{Underlay: underlay, Log: n.log})
+	sealing, err := n.newSealing()
+	if err != nil {
+		return nil, err
+	}
+	sw, err := dataplane.New(dataplane.Config{Underlay: underlay, Sessions: sealing.engine, Log: n.log})
 	if err != nil {
 		return nil, err
 	}
@@ -48,12 +53,14 @@ func (n *Node) startMember(ctx context.Context) (*member, error) {
 		sw.Close()
 		return nil, err
 	}
+	sealing.connect(sw, disc, n.cluster.Credentials)
 	m := &member{
-		sw: sw, disc: disc, bridge: bridge,
-		networks: newNetworks(n, disc, sw, dataPath),
-		ended:    make(chan struct{}, 4),
+		sw: sw, disc: disc, sealing: sealing, bridge: bridge,
+		networks: newNetworks(n, disc, sw, dataPath, sealing.meet),
+		ended:    make(chan struct{}, 5),
 	}
 	m.run(ctx, "data path", sw.Run)
+	m.run(ctx, "sessions", sealing.engine.Run)
 	m.run(ctx, "discovery", disc.Run)
 	m.run(ctx, "directory", m.networks.follow)
 	m.run(ctx, "gateway bridge", bridge.run)
@@ -69,7 +76,7 @@ func (n *Node) openBridge(sw *dataplane.Switch) (*bridge, error) {
 	return newBridge(n.log, sw, n.store, subnet, n.cfg.HostLoopback)
 }
 
-// gossipDir holds what belongs to one swarm: its gossip keys and last peers.
+// gossipDir holds what belongs to one swarm: its keys and last peers.
 func (n *Node) gossipDir() string { return filepath.Join(n.stateDir, "discovery") }
 
 func (n *Node) openDiscovery(advertise, dataPath netip.Addr) (*discovery.Discovery, error) {
@@ -103,13 +110,14 @@ func (m *member) run(ctx context.Context, name string, run func(context.Context)
 // stop ends the member and returns its stages' errors. Gossip goes first, so
 // that others stop sending here while the data plane still delivers.
 func (m *member) stop() error {
-	dataPath, disc, follow, bridge := m.stages[0], m.stages[1], m.stages[2], m.stages[3]
+	dataPath, sessions, disc, follow, bridge := m.stages[0], m.stages[1], m.stages[2], m.stages[3], m.stages[4]
 	err := disc.stop(discoveryPatience)
 	m.networks.close()
 	return errors.Join(
 		err,
 		follow.stop(dataplanePatience),
 		bridge.stop(dataplanePatience),
+		sessions.stop(dataplanePatience),
 		dataPath.stop(dataplanePatience),
 	)
 }

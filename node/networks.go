@@ -32,6 +32,7 @@ type networks struct {
 	hostname string
 	publish  []netip.Addr // of the host, where published ports are served
 	file     string       // remembers lbs for a start without managers
+	meet     func()       // the nodes on encrypted networks changed
 
 	mu     sync.Mutex
 	joined map[string]*joinedNetwork
@@ -47,9 +48,9 @@ type joinedNetwork struct {
 	ingressUse bool
 }
 
-func newNetworks(n *Node, disc *discovery.Discovery, sw *dataplane.Switch, vtep netip.Addr) *networks {
+func newNetworks(n *Node, disc *discovery.Discovery, sw *dataplane.Switch, vtep netip.Addr, meet func()) *networks {
 	return &networks{
-		log: n.log, store: n.store, disc: disc, sw: sw, vtep: vtep, hostname: n.cfg.Hostname,
+		log: n.log, store: n.store, disc: disc, sw: sw, vtep: vtep, hostname: n.cfg.Hostname, meet: meet,
 		publish: n.publishAddrs(), file: filepath.Join(n.gossipDir(), "networks.json"),
 		joined: make(map[string]*joinedNetwork), lbs: make(map[string]cluster.LoadBalancer),
 	}
@@ -240,11 +241,15 @@ func (n *networks) syncLocked(id string) {
 	snap, j := n.store.Load(id), n.joined[id]
 	if snap == nil || j == nil {
 		n.sw.RemoveNetwork(id)
+		n.meet()
 		return
 	}
 	// The balancer first: what it resets leaves from VIPs that the switch knows.
 	if j.balancer != nil {
 		j.balancer.update(snap)
+	}
+	if snap.Encrypted {
+		n.meet()
 	}
 	n.sw.SetNetwork(snap)
 	n.disc.Applied(id, snap.Version)

@@ -118,13 +118,13 @@ func (n *Node) build() error {
 	var err error
 	n.cluster, err = cluster.New(cluster.Config{
 		StateDir: clusterDir(n.stateDir), ControlSocket: n.paths.SwarmSocket,
-		Hostname: n.cfg.Hostname, EngineVersion: version, Labels: n.cfg.Labels,
+		Hostname: n.cfg.Hostname, EngineVersion: version, Labels: n.engineLabels(),
 		ListenAddr: n.cfg.ListenAddr, AdvertiseAddr: n.cfg.AdvertiseAddr,
 		DataPathAddr: n.cfg.DataPathAddr, DataPathPort: n.cfg.DataPathPort,
 		JoinAddr: n.cfg.JoinAddr, JoinToken: n.cfg.JoinToken, Availability: n.cfg.Availability,
 		DefaultAddrPool: n.cfg.DefaultAddrPool, SubnetSize: n.cfg.SubnetSize,
 		Tasks: tasks{n.sandboxes}, CheckPorts: n.checkPorts,
-		Hooks: n.swarm, Log: n.log,
+		Hooks: n.swarm, Trust: n.swarm, Log: n.log,
 	})
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (n *Node) buildSandboxes() error {
 		files: recordFiles{dir: dir}, logDir: filepath.Join(dir, "logs"), resolver: n.names, hostConf: n.resolvConf,
 		byID: make(map[string]*sandboxState),
 	}
-	return nil
+	return n.outfit()
 }
 
 // runParts starts the parts in order, waits, and stops them in the opposite
@@ -167,6 +167,9 @@ func (n *Node) runParts(ctx context.Context, ready func()) error {
 	}
 	if started && err == nil {
 		ready()
+		if err := releaseInitPages(); err != nil {
+			n.log.Debug("memory of the start is not released", "error", err)
+		}
 		n.log.Info("node is ready", "node", n.cluster.NodeID(), "after", time.Since(n.started).Round(time.Millisecond), "api", n.paths.APISocket)
 		n.wait(ctx, append(sockets, swarm, membership))
 	} else if fresh && ctx.Err() == nil {

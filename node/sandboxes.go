@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -12,11 +13,11 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
 
 	"github.com/ovnd/ovnd/api"
 	"github.com/ovnd/ovnd/api/types"
 	"github.com/ovnd/ovnd/cluster"
-	"github.com/ovnd/ovnd/dataplane"
 	"github.com/ovnd/ovnd/discovery/directory"
 	"github.com/ovnd/ovnd/discovery/resolver"
 	"github.com/ovnd/ovnd/sandbox"
@@ -38,6 +39,7 @@ var errOver = errors.New("the node left its swarm meanwhile")
 type attacher interface {
 	AttachNetwork(ctx context.Context, containerID, target string, addrs []string) (cluster.Attachment, error)
 	DetachNetwork(ctx context.Context, taskID string) error
+	GetNetworks(ctx context.Context) ([]network.Inspect, error)
 }
 
 // A record is what the node remembers of a sandbox, on disk too: with it, a
@@ -70,7 +72,8 @@ type serviceBinding struct {
 // has no ports and a deadline.
 type sandboxState struct {
 	record
-	ports    []*dataplane.Port
+	ports    []io.Closer      // of the switch
+	hosts    []dialHost       // of a bare task: where its connections come from
 	deadline *time.Timer      // nil while connected, and once over
 	session  *sandbox.Session // nil until the init has connected
 	initPID  int              // of the init, once connected
@@ -90,6 +93,11 @@ type sandboxes struct {
 	hostname string
 	resolver *resolver.Server
 	hostConf *resolver.HostConf
+	store    *directory.Store
+	tun      types.TUNState
+	services map[string]uint16 // whose applications run beside the node, and where; 0: at their own port
+	places   *places           // of this node itself, for programs outside sandboxes
+	proxies  *proxies
 
 	mu     sync.Mutex
 	member *member       // nil: in no swarm
@@ -102,7 +110,7 @@ type sandboxes struct {
 func (s *sandboxes) join(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.member = m
+	s.member, s.store = m, m.networks.store
 	for _, rec := range s.files.load(s.log) {
 		if s.byID[rec.Spec.ID] == nil {
 			s.restoreLocked(rec)
@@ -156,6 +164,9 @@ func (s *sandboxes) restoreLocked(rec record) {
 		}
 	}
 	if st.task != nil {
+		if st.Spec.Bare {
+			s.restoreProxy(st)
+		}
 		if st.Bridge.IsValid() {
 			st.task.reach.Store(&st.Bridge)
 		}
@@ -198,6 +209,9 @@ func (st *sandboxState) waits() bool { return st.deadline != nil }
 
 // create allocates addresses for a sandbox that is about to start.
 func (s *sandboxes) create(ctx context.Context, req types.AttachRequest) (sandbox.Spec, error) {
+	if !s.tun.Sandboxes {
+		return sandbox.Spec{}, cerrdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf("this node has no sandboxes (%s). Programs of this machine reach its networks by \"ovnd proxy\", \"ovnd forward\" and \"ovnd nc\", and are reached by \"ovnd expose\"", s.tun.Reason))
+	}
 	id := randomID()
 	if req.Name == "" {
 		req.Name = id[:12]
@@ -227,12 +241,24 @@ func (s *sandboxes) create(ctx context.Context, req types.AttachRequest) (sandbo
 	return st.Spec, nil
 }
 
+var errNoSwarm = cerrdefs.ErrUnavailable.WithMessage(`this node is not part of a swarm: "ovnd swarm init" or "ovnd swarm join" first`)
+
+// inSwarm returns the swarm that the node is in.
+func (s *sandboxes) inSwarm() (*member, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.member == nil {
+		return nil, errNoSwarm
+	}
+	return s.member, nil
+}
+
 // reserve takes the name for a sandbox that begins with rec.
 func (s *sandboxes) reserve(id string, rec record) (*sandboxState, *member, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.member == nil {
-		return nil, nil, cerrdefs.ErrUnavailable.WithMessage(`this node is not part of a swarm: "ovnd swarm init" or "ovnd swarm join" first`)
+		return nil, nil, errNoSwarm
 	}
 	for _, other := range s.byID {
 		if other.Spec.Name == rec.Spec.Name {
@@ -348,6 +374,8 @@ func (s *sandboxes) leave(server *sandbox.Server) {
 		if len(ids) == 0 { // nor does one begin before the member is forgotten
 			s.member = nil
 			s.mu.Unlock()
+			s.places.closeAll()
+			s.proxies.closeTasks()
 			return
 		}
 		s.mu.Unlock()
@@ -362,8 +390,8 @@ func (s *sandboxes) leave(server *sandbox.Server) {
 // address to somebody else now.
 func (s *sandboxes) lost(taskID string, server *sandbox.Server) {
 	id, ok := s.owner(taskID)
-	if !ok {
-		return // detached by ourselves
+	if s.places.lost(taskID) || !ok {
+		return // of the node itself, or detached by ourselves
 	}
 	s.log.Warn("the swarm took an address of a sandbox away: the sandbox ends", "sandbox", id[:12])
 	server.End(id, "the swarm took its address away")
@@ -371,8 +399,11 @@ func (s *sandboxes) lost(taskID string, server *sandbox.Server) {
 }
 
 // owner returns the ID of the sandbox of `ovnd run` that a task of the swarm
-// belongs to.
+// belongs to, "" for an endpoint of the node itself.
 func (s *sandboxes) owner(taskID string) (id string, ok bool) {
+	if s.places.owner(taskID) != nil {
+		return "", true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, st := range s.byID {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ovnd/ovnd/api/types"
+	"github.com/ovnd/ovnd/crypto"
 	"github.com/ovnd/ovnd/dataplane"
 	"github.com/ovnd/ovnd/discovery/directory"
 	"github.com/ovnd/ovnd/netstack"
@@ -24,6 +25,7 @@ func (n *Node) Status(ctx context.Context) (types.Status, error) {
 		StateDir: n.paths.StateDir, Addresses: types.Addresses{API: n.paths.APISocket},
 		Networks: []types.NetworkState{}, Peers: []types.PeerState{}, Ports: []types.PortState{},
 		Drops: map[string]uint64{}, Published: []types.PublishedPort{},
+		TUN: n.tunState(), Proxies: n.proxyStates(),
 	}
 	for _, m := range info.RemoteManagers {
 		st.Managers = append(st.Managers, m.Addr)
@@ -41,8 +43,10 @@ func (n *Node) Status(ctx context.Context) (types.Status, error) {
 	stats := m.sw.Stats()
 	st.Drops = stats.Total.Drops
 	st.Ledger = ledger(stats.Total)
+	sessions := m.sealing.engine.Stats()
+	st.Sealing = m.sealing.status(sessions)
 	n.addNetworks(&st, stats)
-	n.addPeers(&st, stats)
+	n.addPeers(&st, stats, m.sealing, sessions)
 	n.addPorts(&st, stats)
 	addPublished(&st, m.networks.ingress())
 	return st, nil
@@ -93,6 +97,7 @@ func (n *Node) addNetworks(st *types.Status, stats dataplane.Stats) {
 	for _, snap := range n.store.Networks() {
 		state := types.NetworkState{
 			ID: snap.ID, Name: snap.Name, VNI: uint32(snap.VNI), MTU: snap.MTU,
+			Encrypted: snap.Encrypted,
 			Endpoints: len(snap.Endpoints), Peers: max(len(snap.Peers)-1, 0), Drops: drops[snap.ID],
 		}
 		for _, sub := range snap.Subnets {
@@ -107,7 +112,7 @@ func (n *Node) addNetworks(st *types.Status, stats dataplane.Stats) {
 	}
 }
 
-func (n *Node) addPeers(st *types.Status, stats dataplane.Stats) {
+func (n *Node) addPeers(st *types.Status, stats dataplane.Stats, sealing *sealing, sessions crypto.Stats) {
 	peers := make(map[netip.Addr]*types.PeerState)
 	find := func(addr netip.Addr) *types.PeerState {
 		if peers[addr] == nil {
@@ -134,6 +139,7 @@ func (n *Node) addPeers(st *types.Status, stats dataplane.Stats) {
 			RxPackets: s.In.Packets, RxBytes: s.In.Bytes, TxPackets: s.Out.Packets, TxBytes: s.Out.Bytes,
 		}
 	}
+	n.addSessions(find, sealing, sessions)
 	for _, addr := range slices.SortedFunc(maps.Keys(peers), netip.Addr.Compare) {
 		p := peers[addr]
 		p.Networks = slices.Compact(p.Networks)

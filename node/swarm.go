@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/ovnd/ovnd/cluster"
+	"github.com/ovnd/ovnd/crypto"
 	"github.com/ovnd/ovnd/discovery"
 )
 
 // swarmHooks is what the swarm decided, kept for the goroutine that runs the
-// node's membership. It implements cluster.Hooks without ever blocking.
+// node's membership. It implements cluster.Hooks and cluster.TrustHooks without
+// ever blocking.
 type swarmHooks struct {
 	joined  chan struct{} // closed when the first member runs
 	changed chan struct{} // has an element when something below changed
@@ -23,6 +25,9 @@ type swarmHooks struct {
 	left    bool               // since the last look
 	orphans []string           // restored attachments' tasks to look after
 	removed []string           // attachments' tasks that the swarm took away
+
+	credentials *crypto.Credentials  // another pointer with each change
+	nodes       map[string]time.Time // removed from the swarm
 }
 
 func newSwarmHooks() *swarmHooks {
@@ -62,7 +67,17 @@ func (h *swarmHooks) AttachmentRemoved(taskID string) {
 
 // Left implements cluster.Hooks.
 func (h *swarmHooks) Left() {
-	h.update(func() { h.left, h.state, h.keys = true, nil, nil })
+	h.update(func() { h.left, h.state, h.keys, h.credentials, h.nodes = true, nil, nil, nil, nil })
+}
+
+// CredentialsChanged implements cluster.TrustHooks.
+func (h *swarmHooks) CredentialsChanged(c crypto.Credentials) {
+	h.update(func() { h.credentials = &c })
+}
+
+// NodesRemoved implements cluster.TrustHooks.
+func (h *swarmHooks) NodesRemoved(nodes map[string]time.Time) {
+	h.update(func() { h.nodes = nodes })
 }
 
 // news is what changed since the last look.
@@ -71,12 +86,17 @@ type news struct {
 	state            *cluster.NodeState
 	left             bool
 	orphans, removed []string
+	credentials      *crypto.Credentials
+	nodes            map[string]time.Time
 }
 
 func (h *swarmHooks) take() news {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := news{keys: h.keys, state: h.state, left: h.left, orphans: h.orphans, removed: h.removed}
+	n := news{
+		keys: h.keys, state: h.state, left: h.left, orphans: h.orphans, removed: h.removed,
+		credentials: h.credentials, nodes: h.nodes,
+	}
 	h.left, h.orphans, h.removed = false, nil, nil
 	return n
 }
@@ -166,7 +186,10 @@ func (n *Node) applyNews(ctx context.Context, m *member, what news) error {
 		if err := m.disc.SetKeys(gossipKeys(what.keys)); err != nil {
 			return err
 		}
+		m.sealing.setKeys(what.keys)
 	}
+	m.sealing.renewCredentials(what.credentials)
+	m.sealing.setRemoved(what.nodes)
 	m.disc.Join(n.cluster.Remotes())
 	if what.state != nil {
 		m.networks.setLoadBalancers(what.state.LoadBalancers)

@@ -91,6 +91,9 @@ func (s *sandboxes) forwardPort(m *member, st *sandboxState, p directory.Port) (
 	forward, err := netstack.NewPortForward(netstack.PortForwardConfig{
 		Addrs: m.networks.publish, Port: p, Node: s.hostname, Log: s.log,
 		Dial: func(ctx context.Context, network string) (net.Conn, error) {
+			if st.Spec.Bare {
+				return st.Task.dialLocal(ctx, network, p)
+			}
 			addr := st.task.reach.Load()
 			if addr == nil {
 				return nil, errors.New("the task is not on the gateway bridge")

@@ -57,7 +57,11 @@ type taskRecord struct {
 	// HostPorts are those published in host mode, with the port that was found
 	// for 0.
 	HostPorts []directory.Port `json:",omitempty"`
-	Exit      *sandbox.ExitStatus
+	// Local are the machine's ports of a bare task.
+	Local []localPort `json:",omitempty"`
+	// Device says that a sidecar has devices in the node's own namespace.
+	Device bool `json:",omitempty"`
+	Exit   *sandbox.ExitStatus
 }
 
 // A taskState is a task in the life of this process.
@@ -143,6 +147,19 @@ func (t tasks) PrepareTask(ctx context.Context, task *cluster.Task) error {
 	if err != nil {
 		return err
 	}
+	reason := t.tun.Reason
+	if spec.Bare = !t.tun.Sandboxes; task.Command == imageSidecar {
+		if err := t.checkSidecar(task); err != nil {
+			return err
+		}
+		spec.Bare, reason = true, "a sidecar's application has its own surroundings"
+	}
+	if spec.Bare {
+		if err := checkBare(task, reason); err != nil {
+			return err
+		}
+		cmd.Mounts = nil // of paths on themselves
+	}
 	id := randomID()
 	cmd.Log = t.logConfig(id, task.Log)
 	rec := &taskRecord{Task: *task, Command: cmd}
@@ -161,6 +178,11 @@ func (t tasks) PrepareTask(ctx context.Context, task *cluster.Task) error {
 
 // furnish gives a task its ports and interfaces.
 func (t tasks) furnish(ctx context.Context, m *member, st *sandboxState) error {
+	if st.Spec.Bare {
+		if err := t.furnishBare(st); err != nil {
+			return err
+		}
+	}
 	if err := t.holdPorts(ctx, m, st); err != nil {
 		return err
 	}
@@ -215,7 +237,14 @@ func (t tasks) launch(ctx context.Context, st *sandboxState) error {
 		return err
 	}
 	// Without the lock: making namespaces takes a while.
-	if _, err := sandbox.Start(ctx, spec, *cmd); err != nil {
+	_, err = sandbox.Start(ctx, spec, *cmd)
+	if err != nil && spec.Bare && len(spec.Interfaces) > 0 {
+		t.log.Warn("an application beside this node gets no device: its ports are reached at 127.0.0.1", "task", st.Spec.Name, "error", err)
+		t.withoutDevice(st)
+		spec.Interfaces = nil
+		_, err = sandbox.Start(ctx, spec, *cmd)
+	}
+	if err != nil {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if st.deadline != nil {
@@ -240,9 +269,12 @@ func (t tasks) beginLaunch(st *sandboxState) (*sandbox.Task, sandbox.Spec, error
 		return nil, sandbox.Spec{}, err
 	}
 	t.expectLocked(st, firstContact)
-	cmd := st.Task.Command
+	cmd, spec := st.Task.Command, st.Spec
 	st.Task.Command = sandbox.Task{}
-	return &cmd, st.Spec, nil
+	if spec.Bare && !st.Task.Device {
+		spec.Interfaces = nil // they are ours
+	}
+	return &cmd, spec, nil
 }
 
 // becomeReady waits for the task's health, if it is checked, and lets the other

@@ -72,6 +72,9 @@ func (t tasks) program(task *cluster.Task) (argv []string, file string, err erro
 	switch {
 	case task.Command == imageWhoami:
 		return slices.Concat([]string{whoamiName}, task.Args), "/proc/self/exe", nil
+	case task.Command == imageSidecar:
+		file, argv = sandbox.Waiter(task.Name)
+		return argv, file, nil
 	case task.Command == imageHost && len(task.Args) == 0:
 		return nil, "", errors.New("image host runs the command behind it, and there is none: service create … host COMMAND")
 	case task.Command == imageHost:

@@ -33,9 +33,15 @@ type Status struct {
 	Ports     []PortState    `json:"Ports"`
 	// Published are the ports that this node serves for services.
 	Published []PublishedPort `json:"Published"`
+	// TUN says how tasks live on this node.
+	TUN TUNState `json:"TUN"`
+	// Proxies are what programs outside of sandboxes reach networks by.
+	Proxies []ProxyState `json:"Proxies"`
 	// Drops counts packets by reason; reasons that never occurred are absent.
 	Drops  map[string]uint64 `json:"Drops"`
 	Ledger Ledger            `json:"Ledger"`
+	// Sealing is what encrypted networks need of this node; nil outside a swarm.
+	Sealing *Sealing `json:"Sealing,omitempty"`
 }
 
 // Addresses are what a node listens on and tells others.
@@ -66,6 +72,8 @@ type NetworkState struct {
 	// Endpoints known in the whole cluster, and of those the ones here.
 	Endpoints      int `json:"Endpoints"`
 	LocalEndpoints int `json:"LocalEndpoints"`
+	// Encrypted networks are sealed between nodes and never in clear text.
+	Encrypted bool `json:"Encrypted,omitempty"`
 	// Peers are the other VTEPs known on this network.
 	Peers int `json:"Peers"`
 	// Drops counts this network's packets by reason.
@@ -79,6 +87,10 @@ type PeerState struct {
 	IP   netip.Addr `json:"IP"`
 	// Networks shared with it, by name.
 	Networks []string `json:"Networks"`
+	// NodeID of the swarm, where an encrypted network is shared with it.
+	NodeID string `json:"NodeID,omitempty"`
+	// Sessions that encrypted networks want with it, whether they exist or not.
+	Sessions []Session `json:"Sessions,omitempty"`
 	Traffic
 }
 

@@ -73,6 +73,8 @@ type NetworkVerbose struct {
 	Peers []Peer `json:"Peers"`
 	// StaticVTEPs are peers outside the cluster, options of the network.
 	StaticVTEPs []StaticVTEP `json:"StaticVTEPs,omitempty"`
+	// Sealing is of encrypted networks.
+	Sealing *NetworkSealing `json:"Sealing,omitempty"`
 }
 
 // Endpoint is one address on a network and where it lives.

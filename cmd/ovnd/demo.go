@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,37 +14,72 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ovnd/ovnd/cmd/ovnd/demo"
+	"github.com/ovnd/ovnd/node"
+	"github.com/ovnd/ovnd/sandbox"
 )
 
 func newDemoCommand(c *cli) *cobra.Command {
-	var asJSON, keep bool
+	var asJSON, keep, encrypted bool
+	var tun string
 	cmd := &cobra.Command{
 		Use:   "demo [OPTIONS]",
 		Short: "Do the walk-through on three nodes on this machine",
 		Long: `Start three nodes on loopback addresses of this machine, in a temporary folder,
 and do the walk-through on them: a swarm, a network, services, names, virtual
 addresses, a published port. Each step shows what it expects and what it saw.
-It takes less than a minute, and nothing is left behind.`,
+It takes less than a minute, and nothing is left behind.
+
+With --encrypted the network is encrypted, and the demo listens to what the
+nodes send each other. For that all of it runs in a network namespace of its
+own, which is why nobody outside reaches the published port then.
+
+Where this machine allows no namespaces or TUN devices, or with --tun never,
+the tasks are processes of the machine, and the demo shows what they have.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// All such signals: the nodes are stopped first, however impatient
 			// the user.
 			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 			defer stop()
-			return runDemo(ctx, c, asJSON, keep)
+			cfg := demo.Config{ReadyEnv: readyEnv, Keep: keep, TUN: tun}
+			cfg.Bare = tun == node.TUNNever || tun == node.TUNAuto && sandbox.Check(ctx) != nil
+			if cfg.Bare && encrypted {
+				return errors.New("demo: --encrypted listens in namespaces, which this machine or --tun does not allow")
+			}
+			if encrypted {
+				wire, inside, code, err := demo.Isolate()
+				if err != nil {
+					return err
+				}
+				if !inside {
+					return exitWith(code)
+				}
+				cfg.Wire = wire
+			}
+			return runDemo(ctx, c, cfg, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "Print a report in JSON format at the end, and nothing else")
 	cmd.Flags().BoolVar(&keep, "keep", false, "Leave the nodes running")
+	cmd.Flags().BoolVar(&encrypted, "encrypted", false, "Encrypt the network, and listen on the wire")
+	cmd.Flags().StringVar(&tun, "tun", node.TUNAuto, `How tasks live ("auto", "require", "never"), as of "ovnd up"`)
+	completeValues(cmd, "tun", node.TUNAuto, node.TUNRequire, node.TUNNever)
 	return cmd
 }
 
-func runDemo(ctx context.Context, c *cli, asJSON, keep bool) error {
-	self, err := os.Executable()
-	if err != nil {
+// exitWith ends the command with the exit status of another.
+func exitWith(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return &exitError{code: code}
+}
+
+func runDemo(ctx context.Context, c *cli, cfg demo.Config, asJSON bool) error {
+	var err error
+	if cfg.Self, err = os.Executable(); err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	cfg := demo.Config{Self: self, ReadyEnv: readyEnv, Keep: keep}
 	if !asJSON {
 		cfg.Out, cfg.Width = c.out, demoWidth(c.out)
 	}
@@ -58,7 +94,7 @@ func runDemo(ctx context.Context, c *cli, asJSON, keep bool) error {
 		if err := enc.Encode(report); err != nil {
 			return err
 		}
-	} else if keep {
+	} else if cfg.Keep {
 		printKept(c.out, report)
 	} else if !report.OK {
 		fmt.Fprintln(c.out, "The nodes' logs are gone with them: \"ovnd demo --keep\" leaves both.")

@@ -48,6 +48,7 @@ func addDockerCommands(root *cobra.Command, c *cli) {
 	}
 	create := find(cmds["service"], "create")
 	create.Long, create.Example = createHelp, createExample
+	addSidecar(create)
 
 	for _, name := range topCommands {
 		root.AddCommand(cmds[name])

@@ -13,6 +13,7 @@ import (
 
 	dockercli "github.com/docker/cli/cli"
 
+	"github.com/ovnd/ovnd/doctor"
 	"github.com/ovnd/ovnd/sandbox"
 	"github.com/ovnd/ovnd/sandbox/whoami"
 )
@@ -23,6 +24,7 @@ const whoamiName = "ovnd-whoami"
 
 func main() {
 	sandbox.MaybeInit()
+	doctor.MaybeProbe()
 	if filepath.Base(os.Args[0]) == whoamiName {
 		os.Exit(whoami.Main(os.Args[1:]))
 	}

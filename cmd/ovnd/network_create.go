@@ -27,6 +27,7 @@ func newNetworkCreateCommand(c *cli) *cobra.Command {
 		Short: "Create a network",
 		Example: `  ovnd network create my_net
   ovnd network create --attachable --subnet 10.10.0.0/16 my_net
+  ovnd network create --opt encrypted my_net
   ovnd network create --opt com.docker.network.driver.mtu=1400 my_net`,
 		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {

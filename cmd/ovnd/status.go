@@ -22,6 +22,7 @@ import (
 func newStatusCommand(c *cli) *cobra.Command {
 	var format string
 	var asJSON bool
+	var wait waitFlag
 	cmd := &cobra.Command{
 		Use:   "status [OPTIONS]",
 		Short: "Show the node: peers, ports, packets in, out and dropped",
@@ -40,7 +41,7 @@ func newStatusCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := api.Status(cmd.Context())
+			s, err := wait.status(cmd.Context(), api)
 			if err != nil {
 				return err
 			}
@@ -49,6 +50,7 @@ func newStatusCommand(c *cli) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspectFormatHelp)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "Print in JSON format")
+	wait.add(cmd)
 	return cmd
 }
 
@@ -79,8 +81,10 @@ func printStatus(w io.Writer, s types.Status) error {
 	printNode(tw, s)
 	printNetworkStates(tw, s.Networks)
 	printPeerStates(tw, s.Peers)
+	printSessions(tw, s.Peers)
 	printPortStates(tw, s.Ports)
 	printPublished(tw, s.Published)
+	printProxies(tw, s.Proxies)
 	if err := tw.Flush(); err != nil {
 		return err
 	}
@@ -120,6 +124,8 @@ func printNode(w io.Writer, s types.Status) {
 	if len(s.Managers) > 0 {
 		line("Managers", strings.Join(s.Managers, ", "))
 	}
+	printSealing(w, s.Sealing)
+	printTUN(w, s.TUN)
 }
 
 func printNetworkStates(w io.Writer, networks []types.NetworkState) {
@@ -184,17 +190,26 @@ func traffic(t types.Traffic) string {
 }
 
 func printDrops(w io.Writer, s types.Status) {
+	if s.Sealing != nil && len(s.Sealing.Refusals) > 0 {
+		fmt.Fprintf(w, "\nRefused handshakes:\n%s", counts(s.Sealing.Refusals))
+	}
 	dropped := "Dropped: none\n"
 	if len(s.Drops) > 0 {
-		dropped = "Dropped:\n"
-		worstFirst := func(a, b string) int {
-			return cmp.Or(cmp.Compare(s.Drops[b], s.Drops[a]), cmp.Compare(a, b))
-		}
-		for _, reason := range slices.SortedFunc(maps.Keys(s.Drops), worstFirst) {
-			dropped += fmt.Sprintf("%12d  %s\n", s.Drops[reason], reason)
-		}
+		dropped = "Dropped:\n" + counts(s.Drops)
 	}
 	fmt.Fprintf(w, "\n%sLedger: %s\n", dropped, ledger(s.Ledger))
+}
+
+// counts lists reasons, a line each, the most frequent first.
+func counts(byReason map[string]uint64) string {
+	mostFirst := func(a, b string) int {
+		return cmp.Or(cmp.Compare(byReason[b], byReason[a]), cmp.Compare(a, b))
+	}
+	var list strings.Builder
+	for _, reason := range slices.SortedFunc(maps.Keys(byReason), mostFirst) {
+		fmt.Fprintf(&list, "%12d  %s\n", byReason[reason], reason)
+	}
+	return list.String()
 }
 
 // ledger says whether every packet is accounted for. Packets that are being

@@ -69,6 +69,16 @@ func TestStatus(t *testing.T) {
 	n.run(t, "status", "--format", "json").want(t, asJSON.out, "", 0)
 }
 
+// TestStatusOfSessions is a node on an encrypted network: two peers with a
+// session, one without.
+func TestStatusOfSessions(t *testing.T) {
+	n := newFakeNode(t)
+	n.on("GET /ovnd/status", 0, testdata(t, "status_sealed.json"))
+	n.run(t, "status").want(t, testdata(t, "status_sealed.txt"), "", 0)
+	n.run(t, "status", "-f", "{{range .Peers}}{{range .Sessions}}{{.NodeID}} {{.Cipher}} {{end}}{{end}}{{.Sealing.Primary}}").
+		want(t, "w1 aes-256-gcm w2 chacha20-poly1305 w3  12\n", "", 0)
+}
+
 func TestStatusOfAnEmptyNode(t *testing.T) {
 	n := newFakeNode(t)
 	n.on("GET /ovnd/status", 0, `{"Hostname":"vm","State":"inactive","Version":"dev","PID":7,"Uptime":3,"StateDir":"/s","Addresses":{"API":"/s/run/ovnd.sock"}}`)

@@ -37,6 +37,10 @@ type upFlags struct {
 	ephemeral, foreground       bool
 	dns                         string
 	hostLoopback                bool
+	proxy                       string
+	proxyNetworks               []string
+	tun                         string
+	services                    []string
 }
 
 // dnsPort is where `up --dns` answers unless told otherwise: 53 needs root.
@@ -88,9 +92,14 @@ func (f *upFlags) add(cmd *cobra.Command) {
 	flags.Var(&f.labels, "label", "Set metadata on the node, as engine.labels")
 	flags.StringVar(&f.dns, "dns", "", "Answer for the names of the networks' services and tasks at ADDR[:PORT] of this machine too (default port 5353)")
 	flags.BoolVar(&f.hostLoopback, "host-loopback", false, "Let what runs on the networks reach this machine's 127.0.0.1, at the address of their gateway")
+	flags.StringVar(&f.proxy, "proxy", "", "Serve a SOCKS5 and HTTP proxy to this user's programs at ADDR[:PORT] of this machine (default port 1080), at a PORT of 127.0.0.1, or at the path of a unix socket")
+	flags.StringSliceVar(&f.proxyNetworks, "proxy-network", nil, "Network that the proxy leads to, once for each (default the only attachable one)")
+	flags.StringSliceVar(&f.services, "service", nil, "Be the sidecar of an application that runs beside this node: NAME of its service, or NAME=PORT where it listens at another port than the service's; see \"service create --sidecar\"")
+	flags.StringVar(&f.tun, "tun", node.TUNAuto, `Where a machine allows no namespaces or TUN devices, run tasks as its processes ("auto"), do not start ("require"); or do so anywhere ("never")`)
 	flags.BoolVar(&f.ephemeral, "ephemeral", false, "Leave the swarm and delete the state when the node stops")
 	flags.BoolVar(&f.foreground, "foreground", false, "Stay in the foreground and log to standard error")
 	completeValues(cmd, "availability", "active", "pause", "drain")
+	completeValues(cmd, "tun", node.TUNAuto, node.TUNRequire, node.TUNNever)
 }
 
 func (f *upFlags) config(c *cli, args []string) (node.Config, error) {
@@ -106,7 +115,14 @@ func (f *upFlags) config(c *cli, args []string) (node.Config, error) {
 		Availability: swarm.NodeAvailability(f.availability),
 		SubnetSize:   f.poolMask,
 		HostLoopback: f.hostLoopback,
+		TUN:          f.tun,
 		Log:          log,
+	}
+	if err := f.proxies(&cfg); err != nil {
+		return cfg, err
+	}
+	if cfg.Services, err = parseSidecars(f.services); err != nil {
+		return cfg, err
 	}
 	if labels := f.labels.GetSlice(); len(labels) > 0 {
 		cfg.Labels = opts.ConvertKVStringsToMap(labels)
@@ -123,6 +139,21 @@ func (f *upFlags) config(c *cli, args []string) (node.Config, error) {
 		return cfg, err
 	}
 	return cfg, f.addresses(&cfg)
+}
+
+// proxies reads the flags of the node's own proxy.
+func (f *upFlags) proxies(cfg *node.Config) (err error) {
+	if f.proxy == "" {
+		if len(f.proxyNetworks) > 0 {
+			return errors.New("--proxy-network: there is no proxy without --proxy")
+		}
+		return nil
+	}
+	if cfg.ProxyAddr, err = listenAddr(f.proxy); err != nil {
+		return fmt.Errorf("--proxy: %w", err)
+	}
+	cfg.ProxyNetworks = f.proxyNetworks
+	return nil
 }
 
 func (f *upFlags) addresses(cfg *node.Config) (err error) {
@@ -169,6 +200,8 @@ func (c *cli) logger() (*slog.Logger, error) {
 // runForeground runs the node in this process. If `up` in the background
 // started it, that one is told how the start went.
 func runForeground(ctx context.Context, cfg node.Config) error {
+	sd := openSystemd()
+	defer context.AfterFunc(ctx, sd.stopping)()
 	report, err := openReport()
 	if err != nil {
 		return err
@@ -181,7 +214,10 @@ func runForeground(ctx context.Context, cfg node.Config) error {
 	}
 	n, err := node.New(cfg)
 	if err == nil {
-		err = n.Run(ctx, func() { report.send(startReport{Ready: true}) })
+		err = n.Run(ctx, func() {
+			report.send(startReport{Ready: true})
+			sd.ready(ctx, cfg.StateDir)
+		})
 	}
 	if err != nil {
 		report.send(startReport{Error: err.Error()})
@@ -210,6 +246,7 @@ func runUp(ctx context.Context, c *cli, cfg node.Config) error {
 	if err := startInBackground(ctx, c.args, paths); err != nil {
 		return err
 	}
+	defer c.tellTUN(ctx, host)
 	if member {
 		return printUpAgain(ctx, c.out, host)
 	}
@@ -240,6 +277,13 @@ func nodeStatus(ctx context.Context, host string) (types.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
 	return api.Status(ctx)
+}
+
+// tellTUN says on standard error that a node's tasks have no sandboxes.
+func (c *cli) tellTUN(ctx context.Context, host string) {
+	if s, err := nodeStatus(ctx, host); err == nil && !s.TUN.Sandboxes {
+		fmt.Fprintf(c.err, "\nTasks of this node have no namespaces and no TUN devices (%s):\nthey are processes of this machine, at the ports that PORT says, and reach their networks by a proxy.\n", s.TUN.Reason)
+	}
 }
 
 func describe(s types.Status) string {

@@ -20,17 +20,18 @@ func TestUpConfig(t *testing.T) {
 		args []string
 		want node.Config
 	}{
-		{"nothing", nil, node.Config{Availability: swarm.NodeAvailabilityActive, SubnetSize: 24}},
+		{"nothing", nil, node.Config{Availability: swarm.NodeAvailabilityActive, SubnetSize: 24, TUN: node.TUNAuto}},
 		{"everything", []string{
 			"--join", "SWMTKN-1-w", "--hostname", "h", "--advertise-addr", "127.0.0.3", "--listen-addr", "127.0.0.4:2378",
 			"--data-path-addr", "127.0.0.5", "--data-path-port", "5000", "--ephemeral", "--label", "a=b", "--availability", "drain",
 			"--default-addr-pool", "10.20.0.0/16", "--default-addr-pool-mask-length", "26", "--dns", "127.0.0.6", "--host-loopback",
+			"--tun", "require",
 		}, node.Config{
 			JoinToken: "SWMTKN-1-w", JoinAddr: "127.0.0.2:2377", Hostname: "h",
 			AdvertiseAddr: netip.MustParseAddrPort("127.0.0.3:0"), ListenAddr: netip.MustParseAddrPort("127.0.0.4:2378"),
 			DataPathAddr: netip.MustParseAddr("127.0.0.5"), DataPathPort: 5000, Ephemeral: true, Labels: map[string]string{"a": "b"},
 			Availability: swarm.NodeAvailabilityDrain, DefaultAddrPool: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}, SubnetSize: 26,
-			StateDir: "/tmp/s", DNSAddr: netip.MustParseAddrPort("127.0.0.6:5353"), HostLoopback: true,
+			StateDir: "/tmp/s", DNSAddr: netip.MustParseAddrPort("127.0.0.6:5353"), HostLoopback: true, TUN: node.TUNRequire,
 		}},
 	}
 	for _, tt := range tests {

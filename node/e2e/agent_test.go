@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,6 +62,8 @@ func agentMain() {
 type agent struct {
 	stream net.Conn // an echo connection that stays open
 	count  byte
+	spray  *sprayer
+	heard  atomic.Int64 // datagrams with clearMark
 }
 
 func (a *agent) do(args []string) (any, error) {
@@ -101,6 +105,15 @@ func (a *agent) do(args []string) (any, error) {
 		return nil, err
 	case "file":
 		return os.ReadFile(args[1])
+	case "canary":
+		return nil, exchangeCanary(args[1], args[2])
+	case "spray":
+		a.spray = startSpray(args[1], args[2])
+		return nil, nil
+	case "hush":
+		return a.spray.stop(), nil
+	case "heard":
+		return a.heard.Load(), nil
 	}
 	return nil, fmt.Errorf("unknown command %q", args[0])
 }
@@ -139,6 +152,9 @@ func (a *agent) listen() error {
 			n, from, err := udp.ReadFrom(buf)
 			if err != nil {
 				return
+			}
+			if bytes.Contains(buf[:n], []byte(clearMark)) {
+				a.heard.Add(1)
 			}
 			_, _ = udp.WriteTo(buf[:n], from)
 		}

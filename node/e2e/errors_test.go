@@ -48,7 +48,8 @@ func TestNetworkErrors(t *testing.T) {
 		{"unknown option", []string{"--opt", "com.docker.network.mtu=1400"}, []string{"com.docker.network.mtu", "com.docker.network.driver.mtu"}},
 		{"bad MTU", []string{"--opt", "com.docker.network.driver.mtu=9"}, []string{"com.docker.network.driver.mtu", "68"}},
 		{"taken VXLAN id", []string{"--opt", vniOption + "=4096"}, []string{"4096"}},
-		{"encrypted", []string{"--opt", "encrypted"}, []string{"encrypted", "clear text"}},
+		{"encrypted in some way", []string{"--opt", "encrypted=maybe"}, []string{"encrypted", "maybe", "chacha20-poly1305"}},
+		{"encrypted with a VTEP", []string{"--opt", "encrypted", "--opt", "ovnd.vtep.lab=192.0.2.20,learn"}, []string{"encrypted", "ovnd.vtep.lab"}},
 		{"IPv6", []string{"--ipv6"}, []string{"IPv6"}},
 		{"unknown driver", []string{"--driver", "weave"}, []string{"weave", "overlay"}},
 	} {

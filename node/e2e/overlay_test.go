@@ -81,7 +81,8 @@ func TestOverlayOverIPv6(t *testing.T) {
 }
 
 // testOverlay is the main job: a network, a process on each node, traffic.
-func testOverlay(t *testing.T, nodes [3]*node, mtu int) {
+// options are for the network's creation.
+func testOverlay(t *testing.T, nodes [3]*node, mtu int, options ...string) {
 	m := nodes[0]
 	m.eventually("three nodes are ready", func() error {
 		out := m.must("node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}")
@@ -90,7 +91,8 @@ func testOverlay(t *testing.T, nodes [3]*node, mtu int) {
 		}
 		return nil
 	})
-	m.must("network", "create", "--driver", "overlay", "--attachable", "--subnet", "10.10.19.0/16", "ngx_net")
+	create := append([]string{"network", "create", "--driver", "overlay", "--attachable", "--subnet", "10.10.19.0/16"}, options...)
+	m.must(append(create, "ngx_net")...)
 	var agents []*sandbox
 	for i, n := range nodes {
 		agents = append(agents, n.startAgent("--network", "ngx_net", "--name", "agent"+strconv.Itoa(i+1)))

@@ -31,6 +31,14 @@ func needNginx(t *testing.T) {
 // TestWalkthrough is the reference's walk-through, over three nodes on one
 // machine, by ovnd's commands and by the stock docker CLI.
 func TestWalkthrough(t *testing.T) {
+	testWalkthrough(t, func(w *walkthrough) {
+		w.must("network", "create", "--driver", "overlay", "--attachable", "--subnet", "10.10.0.0/16", "ngx_net")
+	})
+}
+
+// testWalkthrough does the walk-through on the network that is created by
+// network.
+func testWalkthrough(t *testing.T, network func(w *walkthrough)) {
 	needNginx(t)
 	clis := map[string]func(n *node, args ...string) result{
 		"ovnd": func(n *node, args ...string) result { return n.run(args...) },
@@ -45,7 +53,7 @@ func TestWalkthrough(t *testing.T) {
 			hosts, addrs := oneMachine(t)
 			nodes := threeNodes(t, hosts, addrs)
 			w := walkthrough{t: t, nodes: nodes, do: func(args ...string) result { return cli(nodes[0], args...) }}
-			w.network()
+			network(&w)
 			w.service()
 			w.names()
 			w.traffic()
@@ -73,10 +81,6 @@ func (w *walkthrough) must(args ...string) string {
 		w.t.Fatalf("%s: exit %d\n%s%s", strings.Join(args, " "), r.code, r.stdout, r.stderr)
 	}
 	return r.stdout
-}
-
-func (w *walkthrough) network() {
-	w.must("network", "create", "--driver", "overlay", "--attachable", "--subnet", "10.10.0.0/16", "ngx_net")
 }
 
 func (w *walkthrough) service() {

@@ -27,6 +27,13 @@ type Config struct {
 	// Keep leaves the nodes and their state when the demo ends, unless it is
 	// interrupted.
 	Keep bool
+	// Wire, from [Isolate], makes the network encrypted, and the demo listen to
+	// what the nodes send each other; nil: a plain network. Run closes it.
+	Wire *os.File
+	// TUN is given to each node's `up --tun`. Bare says that their tasks will have
+	// no namespaces: the walk-through leaves out what they cannot show.
+	TUN  string
+	Bare bool
 	// Dir is where the nodes' state goes, in a folder of its own; empty: the
 	// system's folder for temporary files.
 	Dir string
@@ -51,6 +58,10 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		return Report{}, errors.Join(err, os.RemoveAll(w.dir))
 	}
 	defer guard.Close() //nolint:errcheck // a pipe that was written to
+	if cfg.Wire != nil {
+		w.wire = listen(cfg.Wire)
+		defer w.wire.close()
+	}
 	r := newRunner(cfg.Out, cfg.Width)
 	r.report.Program, r.report.StateDir = w.program.image, w.dir
 	for _, m := range w.machines {
@@ -82,6 +93,9 @@ func newWalk(cfg Config) (*walk, error) {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
 	w := &walk{cfg: cfg, dir: dir, program: chooseProgram(), census: make(census)}
+	if cfg.Bare {
+		w.program = program{image: "ovnd/whoami"} // which listens where it is told to
+	}
 	if err := w.choosePlaces(); err != nil {
 		_ = os.RemoveAll(dir) // nothing is in it
 		return nil, err

@@ -23,6 +23,7 @@ type machine struct {
 	name, self, readyEnv string
 	addr                 netip.Addr
 	demoDir              string
+	tun                  string // of `up`; empty: its default
 	stateDir, logFile    string
 
 	process *os.Process
@@ -52,7 +53,11 @@ func (m *machine) up(ctx context.Context, args ...string) error {
 		return err
 	}
 	defer ours.Close()
-	cmd := exec.Command(m.self, append([]string{"up", "--foreground", "--hostname", m.name, "--advertise-addr", m.addr.String()}, args...)...)
+	up := []string{"up", "--foreground", "--hostname", m.name, "--advertise-addr", m.addr.String()}
+	if m.tun != "" {
+		up = append(up, "--tun", m.tun)
+	}
+	cmd := exec.Command(m.self, append(up, args...)...)
 	cmd.Env = append(m.environment(), m.readyEnv+"=3")
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stdout, cmd.Stderr = log, log

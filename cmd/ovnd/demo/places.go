@@ -36,7 +36,7 @@ func (w *walk) choosePlaces() error {
 			name := names[len(w.machines)]
 			w.machines = append(w.machines, &machine{
 				name: name, addr: addr, self: w.cfg.Self, readyEnv: w.cfg.ReadyEnv, demoDir: w.dir,
-				stateDir: filepath.Join(w.dir, name), logFile: filepath.Join(w.dir, name+".log"),
+				tun: w.cfg.TUN, stateDir: filepath.Join(w.dir, name), logFile: filepath.Join(w.dir, name+".log"),
 			})
 		}
 		if len(w.machines) == len(names) {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sys/unix"
 )
 
 // ProbeName is the hidden command that looks at the world from inside a task.
@@ -65,6 +64,7 @@ func Probe(ctx context.Context, out io.Writer, args []string) error {
 		"watch":      {3, probeWatch},
 		"http":       {2, probeHTTP},
 		"ping":       {1, probePing},
+		"fit":        {2, probeFit},
 		"dial":       {1, probeDial},
 		"interfaces": {0, probeInterfaces},
 		"lines":      {1, probeLines},
@@ -187,6 +187,7 @@ func get(ctx context.Context, n int, url string) []httpAnswer {
 	client := http.Client{
 		Timeout: probePatience,
 		Transport: &http.Transport{
+			Proxy:             http.ProxyFromEnvironment, // of a task without namespaces
 			DisableKeepAlives: true,
 			DialContext:       (&net.Dialer{Resolver: &net.Resolver{PreferGo: true}}).DialContext,
 		},
@@ -252,50 +253,4 @@ func probeLines(_ context.Context, args []string) (any, error) {
 		return nil, err
 	}
 	return linesAnswer{Lines: bytes.Count(text, []byte("\n"))}, nil
-}
-
-// probePing sends two echo requests to an address or a name through a ping
-// socket (icmp(7)), which needs no privilege.
-func probePing(ctx context.Context, args []string) (any, error) {
-	addr, err := netip.ParseAddr(args[0])
-	if err != nil {
-		addrs, err := (&net.Resolver{PreferGo: true}).LookupNetIP(ctx, "ip4", args[0])
-		if err != nil {
-			return nil, err
-		}
-		addr = addrs[0]
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
-	if err != nil {
-		return nil, fmt.Errorf("ping socket: %w", err)
-	}
-	defer unix.Close(fd) //nolint:errcheck // nothing is lost with it
-	timeout := unix.NsecToTimeval(int64(time.Second))
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		return nil, err
-	}
-	answer := pingAnswer{Sent: 2}
-	for seq := range answer.Sent {
-		if ping(fd, addr.As4(), byte(seq)) {
-			answer.Received++
-		}
-	}
-	return answer, nil
-}
-
-// ping sends one echo request (RFC 792); the kernel fills in identifier and
-// checksum, and gives the socket its own answers alone.
-func ping(fd int, addr [4]byte, seq byte) bool {
-	const echoRequest, echoReply = 8, 0
-	if err := unix.Sendto(fd, []byte{echoRequest, 0, 0, 0, 0, 0, 0, seq}, 0, &unix.SockaddrInet4{Addr: addr}); err != nil {
-		return false
-	}
-	buf := make([]byte, 64)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		return err == nil && n >= 8 && buf[0] == echoReply && buf[7] == seq
-	}
 }

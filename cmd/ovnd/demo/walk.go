@@ -29,6 +29,8 @@ type walk struct {
 	port     uint16     // published
 	census   census
 
+	wire *wire // what an encrypted network's walk listens to; nil: it is plain
+
 	token string
 	tasks []task // of service, by slot
 	vip   netip.Addr
@@ -48,7 +50,10 @@ func (w *walk) manager() *machine { return w.machines[0] }
 
 // steps are those of the walk-through, in its order.
 func (w *walk) steps() []step {
-	return []step{
+	if w.cfg.Bare {
+		return w.bareSteps()
+	}
+	return w.withSealed([]step{
 		{"A node, and with it a swarm", true, w.init},
 		{"Two more nodes join it", true, w.join},
 		{"The nodes of the swarm", true, w.nodeList},
@@ -67,7 +72,7 @@ func (w *walk) steps() []step {
 		{"Scale up, and down again", false, w.scale},
 		{"A task dies and is replaced", false, w.killTask},
 		{"Remove it all", false, w.remove},
-	}
+	})
 }
 
 // ovnd notes and runs one command line.

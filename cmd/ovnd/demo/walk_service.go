@@ -112,7 +112,7 @@ func (w *walk) interfaces(ctx context.Context, s *stepRun) error {
 	want := []struct {
 		name, subnet string
 		mtu          int
-	}{{"eth0", "10.0.0.0/24", 1450}, {"eth1", "10.10.0.0/16", 1450}, {"eth2", "172.18.0.0/16", 1500}}
+	}{{"eth0", "10.0.0.0/24", plainMTU}, {"eth1", "10.10.0.0/16", w.mtu()}, {"eth2", "172.18.0.0/16", 1500}}
 	for _, e := range want {
 		seen, ok := "absent", false
 		for _, i := range ifaces {

@@ -60,7 +60,11 @@ func (w *walk) nodeList(ctx context.Context, s *stepRun) error {
 
 func (w *walk) createNetwork(ctx context.Context, s *stepRun) error {
 	m := w.manager()
-	out, err := w.ovnd(ctx, s, m, "network", "create", "--driver", "overlay", "--subnet", "10.10.19.0/16", network)
+	create := []string{"network", "create", "--driver", "overlay", "--subnet", "10.10.19.0/16"}
+	if w.sealed() {
+		create = append(create, "--opt", "encrypted")
+	}
+	out, err := w.ovnd(ctx, s, m, append(create, network)...)
 	if err != nil {
 		return err
 	}

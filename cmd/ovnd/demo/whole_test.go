@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/ovnd/ovnd/bench/lab"
@@ -14,7 +15,22 @@ import (
 const limit = 60
 
 // The walk-through itself: every step must hold on this machine.
-func TestWholeDemo(t *testing.T) {
+func TestWholeDemo(t *testing.T) { testWholeDemo(t) }
+
+// The same on an encrypted network, which must hold more.
+func TestWholeDemoEncrypted(t *testing.T) {
+	r := testWholeDemo(t, "--encrypted")
+	for _, title := range []string{"Each node has a session with the others", "What the wire carried"} {
+		if !slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Title == title && len(s.Checks) > 0 }) {
+			t.Errorf("there is no step %q", title)
+		}
+	}
+}
+
+// Where tasks have no namespaces.
+func TestWholeDemoWithoutTUN(t *testing.T) { testWholeDemo(t, "--tun", "never") }
+
+func testWholeDemo(t *testing.T, args ...string) (r Report) {
 	if testing.Short() {
 		t.Skip("it takes most of a minute")
 	}
@@ -24,10 +40,9 @@ func TestWholeDemo(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	cmd := exec.Command(ovnd, "demo", "--json")
+	cmd := exec.Command(ovnd, append([]string{"demo", "--json"}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, runErr := cmd.Output()
-	var r Report
 	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatalf("%v, report %q: %v", runErr, out, err)
 	}
@@ -50,4 +65,5 @@ func TestWholeDemo(t *testing.T) {
 	if _, err := os.Lstat(r.StateDir); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", r.StateDir, err)
 	}
+	return r
 }
