@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 FUZZPKGS ?= ./...
 LDFLAGS := -s -w
 
-.PHONY: build check test race lint fuzz bench soak clean
+.PHONY: build check test race lint fuzz bench performance soak clean
 
 build: ## the binary, static and stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ovnd ./cmd/ovnd
@@ -16,7 +16,7 @@ test:
 	$(GO) test ./...
 
 race: ## the packages that share memory between goroutines, and whole nodes
-	$(GO) test -race -short ./dataplane/... ./discovery/... ./netstack ./sandbox/... ./api/... ./node
+	$(GO) test -race -short ./crypto/... ./dataplane/... ./discovery/... ./netstack/... ./sandbox/... ./api/... ./node
 	OVND_RACE=1 $(GO) test -short -count=1 -run 'OnOneMachine|Crash|RoundRobin|TasksOutlive' ./node/e2e
 
 lint: $(BIN)/golangci-lint
@@ -33,7 +33,12 @@ fuzz: ## every fuzz target, FUZZTIME each
 	  done; done
 
 bench: ## the data path beside kernel VXLAN and wireguard-go, five minutes
-	$(GO) run ./bench/cmd/pathbench
+	$(GO) run ./cmd/ovnd bench path --baseline veth,kernel,wireguard
+
+performance: ## README's section about speed, from a run on this machine
+	@mkdir -p $(BIN)
+	$(GO) run ./cmd/ovnd bench path --baseline veth,kernel,wireguard --rounds 10 --time 1s --json >$(BIN)/performance.json
+	$(GO) run ./bench/report/readme $(BIN)/performance.json README.md
 
 soak: ## the long forms of the tests: hours, not minutes
 	OVND_SOAK=1 $(GO) test -count=1 -timeout 4h ./...
