@@ -33,6 +33,10 @@ const (
 	// buryTimeout bounds the search for somebody to tell that the last run has
 	// ended. A refusal comes at once; a machine that is gone is not worth more.
 	buryTimeout = 5 * time.Second
+	// farewellPause is between leaving the networks and the cluster, more than one
+	// interval of gossip: to the others, one that leaves the cluster with its
+	// networks not withdrawn may be about to come back; see returnTime.
+	farewellPause = 300 * time.Millisecond
 	// enterTimeout bounds the wait for NetworkDB's own record of a network that
 	// is being joined, which takes a lock and no network traffic.
 	enterTimeout = 500 * time.Millisecond
@@ -453,8 +457,8 @@ func bury(cfg *Config, former string, keys []Key, nodes []string) {
 
 // close says goodbye: the networks are left, which withdraws this node's
 // entries, then the cluster. It returns within closeTimeout and joinGrace
-// whatever the others do, and reports whether all was said; what is still waiting for them then ends
-// within NetworkDB's own time limits.
+// whatever the others do, and reports whether all was said; what is still waiting
+// for them then ends within NetworkDB's own time limits.
 func (g *gossip) close() bool {
 	g.cancel()
 	done := make(chan struct{})
@@ -464,6 +468,9 @@ func (g *gossip) close() bool {
 			if err := g.db.LeaveNetwork(id); err != nil {
 				g.log.Debug("cannot leave the gossip of a network", "network", id, "error", err)
 			}
+		}
+		if len(g.networks) > 0 && g.clustered() {
+			time.Sleep(farewellPause)
 		}
 		g.db.Close()
 	}()

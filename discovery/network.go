@@ -52,7 +52,8 @@ type network struct {
 	remote  map[string]remote             // by endpoint ID, as gossiped or remembered
 	members map[netip.Addr]string         // gossip address → gossip name of the nodes on the network
 	acks    acks
-	rule    // of an encrypted network
+	departures
+	rule // of an encrypted network
 }
 
 // A remote is what the two tables say of one endpoint. Either may be missing:
@@ -76,6 +77,8 @@ func newNetwork(cfg NetworkConfig, s self) (*network, error) {
 		entries: make(map[string]entry),
 		remote:  make(map[string]remote),
 		rule:    newRule(),
+
+		departures: newDepartures(),
 	}, nil
 }
 
@@ -351,6 +354,7 @@ func (n *network) setMembers(members map[netip.Addr]string) (changed bool) {
 	if maps.Equal(members, n.members) {
 		return false
 	}
+	n.noteMembers(members, time.Now())
 	n.members = members
 	return true
 }

@@ -301,3 +301,46 @@ func TestPartitionHeals(t *testing.T) {
 	b.Neigh("eth0", manager.Addr, a.MAC("eth0"))
 	both("seen", soon)
 }
+
+// What a restarted node still has keeps its names and routes all the while; what
+// it has no longer goes.
+func TestRestartKeepsEndpoints(t *testing.T) {
+	t.Parallel()
+	_, worker, c := threeNodes(t)
+	former := worker.find(0, 2).NodeID
+	missed := make(chan int)
+	done := make(chan struct{})
+	go func() { // the snapshots that lack it
+		var count int
+		seen := worker.store.Load(testNet(0).ID)
+		for {
+			select {
+			case <-done:
+				missed <- count
+				return
+			case <-time.After(time.Millisecond):
+			}
+			if now := worker.store.Load(testNet(0).ID); now != seen {
+				seen = now
+				if _, ok := seen.Lookup(testEP(0, 2).Addr); !ok {
+					count++
+				}
+			}
+		}
+	}()
+	c.kill()
+	c.start(t, nil)
+	wait(t, soon, "the endpoint announced by its restarted owner", func() bool {
+		ep := worker.find(0, 2)
+		return ep != nil && ep.NodeID != "" && ep.NodeID != former
+	})
+	c.kill()
+	c.Host = 3
+	c.start(t, nil)
+	worker.waitFor(soon, 0, 3)
+	close(done)
+	if count := <-missed; count > 0 {
+		t.Errorf("%d snapshots lack the endpoint of a node that was restarting", count)
+	}
+	worker.waitGone(soon, 0, 2)
+}

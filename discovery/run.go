@@ -51,6 +51,8 @@ type loop struct {
 	refuges   []string  // what the file of the last save names to join by
 	walked    time.Time // when the deleted entries were last looked through
 	deletions bool      // entries of encrypted networks were deleted since
+
+	failed map[netip.Addr]bool // nodes that have gone silent in gossip, by address there
 }
 
 // Run gossips until ctx ends, then announces that this node leaves and returns
@@ -62,6 +64,7 @@ func (d *Discovery) Run(ctx context.Context) error {
 		reached:   make(chan struct{}, 1),
 		began:     time.Now(),
 		dirty:     make(map[string]bool),
+		failed:    make(map[netip.Addr]bool),
 		delay:     time.NewTimer(time.Hour),
 	}
 	l.delay.Stop()
@@ -165,17 +168,24 @@ func (l *loop) learn(ev networkdb.WatchEvent) {
 		l.learnRevocation(ev)
 		return
 	}
+	if ev.Table == networkdb.NodeTable {
+		l.noteNode(ev)
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n, ok := l.networks[ev.NetworkID]
 	if !ok {
-		return // a network that was just left, or an event about a node
+		return // a network that was just left
 	}
 	if n.opts.Encrypted {
 		if l.gossip.contest(ev) {
 			return
 		}
 		l.deletions = l.deletions || ev.Table == peerTable && ev.Value == nil
+	}
+	if l.lingers(n, ev) {
+		return
 	}
 	changed, err := n.learn(ev.Table, ev.Key, ev.Value)
 	if err != nil {
@@ -288,6 +298,9 @@ func (l *loop) watchCluster() (usurpers []string, present bool) {
 			continue
 		}
 		changed := n.setMembers(l.gossip.members(id))
+		if n.expire(time.Now(), l.gossip.inGossip(id)) {
+			l.unsaved, changed = true, true
+		}
 		if l.overdue(m) && n.forgetUnconfirmed() {
 			l.cfg.Log.Info("endpoints of the last run dropped: gossip does not know them", "network", n.cfg.Name)
 			l.unsaved, changed = true, true
