@@ -61,8 +61,8 @@ func (s *Server) associate(ctx context.Context, c *client, dialer Dialer, want s
 		return
 	}
 	a := &association{s: s, dialer: dialer, relay: relay, uid: -1, flows: make(map[string]*flow)}
-	if uid, err := owner(c.LocalAddr(), c.RemoteAddr()); err == nil {
-		a.uid = uid
+	if peer, err := peerSocket(c.LocalAddr(), c.RemoteAddr()); err == nil {
+		a.uid = peer.uid
 	}
 	if from, err := netip.ParseAddrPort(want); err == nil && from.Port() != 0 && !from.Addr().IsUnspecified() {
 		a.client.Store(&from)
@@ -110,7 +110,7 @@ func (a *association) ours(from netip.AddrPort) bool {
 	if c := a.client.Load(); c != nil {
 		return *c == from
 	}
-	if uid, err := owner(a.relay.LocalAddr(), net.UDPAddrFromAddrPort(from)); err == nil && a.uid >= 0 && uid != a.uid {
+	if peer, err := peerSocket(a.relay.LocalAddr(), net.UDPAddrFromAddrPort(from)); err == nil && a.uid >= 0 && peer.uid != a.uid {
 		return false
 	}
 	a.client.Store(&from)

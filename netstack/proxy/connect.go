@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 )
 
@@ -96,7 +97,7 @@ func (c *client) reply(why byte) {
 // connect serves CONNECT.
 func (s *Server) connect(ctx context.Context, c *client, dialer Dialer, addr string) {
 	_ = c.SetDeadline(time.Time{}) // its part is done
-	far, err := dialer.DialContext(ctx, "tcp", addr)
+	far, err := dialFor(ctx, c.Conn, func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) })
 	if err != nil {
 		s.cfg.Log.Debug("proxy could not connect", "to", addr, "err", err)
 		c.reply(failureOf(err).reply)

@@ -46,7 +46,7 @@ func (f *Forward) Serve(ctx context.Context, ln net.Listener) error {
 			reset(c)
 			return
 		}
-		far, err := f.Dial(ctx)
+		far, err := dialFor(ctx, c, f.Dial)
 		if err != nil {
 			f.Log.Warn("connection not forwarded", "error", err)
 			reset(c)

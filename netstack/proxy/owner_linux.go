@@ -18,6 +18,7 @@ const (
 	diagMessageLen = 4 + 48 + 5*4
 	diagIDAt       = 4
 	diagUIDAt      = diagMessageLen - 8
+	diagInodeAt    = diagMessageLen - 4
 
 	sockDiagByFamily = 20
 	diagTimeout      = 2 * time.Second
@@ -28,21 +29,27 @@ const diagSequence = 1
 
 var errNoSocket = errors.New("the kernel knows no such socket")
 
-// owner returns the user, in this user namespace, whose socket is at remote and
-// speaks to local, both of TCP or of UDP. It is asked for by its addresses rather
-// than searched for: another socket of the same ports is another user's, maybe.
-func owner(local, remote net.Addr) (uid int, err error) {
+// A diagSocket is a socket as the kernel describes it.
+type diagSocket struct {
+	uid   int    // its user, in this user namespace
+	inode uint32 // of its file; 0: no process has it open
+}
+
+// peerSocket describes the socket of this machine that is at remote and speaks to
+// local, both of TCP or of UDP. It is asked for by its addresses rather than
+// searched for: another socket of the same ports is another user's, maybe.
+func peerSocket(local, remote net.Addr) (diagSocket, error) {
 	protocol := uint8(unix.IPPROTO_TCP)
 	here, there := addrPort(local), addrPort(remote)
 	if _, ok := local.(*net.UDPAddr); ok {
 		protocol = unix.IPPROTO_UDP
 	}
 	if !here.IsValid() || !there.IsValid() || here.Addr().Is4() != there.Addr().Is4() {
-		return 0, errNoSocket
+		return diagSocket{}, errNoSocket
 	}
 	answer, err := askDiag(diagRequest(protocol, there, here))
 	if err != nil {
-		return 0, fmt.Errorf("sock_diag: %w", err)
+		return diagSocket{}, fmt.Errorf("sock_diag: %w", err)
 	}
 	return parseDiag(answer, there)
 }
@@ -103,24 +110,24 @@ func askDiag(request []byte) ([]byte, error) {
 	}
 }
 
-// parseDiag returns the user of the socket at own that the kernel describes.
-func parseDiag(b []byte, own netip.AddrPort) (uid int, err error) {
+// parseDiag returns the socket at own that the kernel describes.
+func parseDiag(b []byte, own netip.AddrPort) (diagSocket, error) {
 	native := binary.NativeEndian
 	if len(b) < unix.NLMSG_HDRLEN {
-		return 0, errShort
+		return diagSocket{}, errShort
 	}
 	kind, body := native.Uint16(b[4:]), b[unix.NLMSG_HDRLEN:]
 	if kind == unix.NLMSG_ERROR && len(body) >= 4 {
 		if errno := -int32(native.Uint32(body)); errno > 0 && unix.Errno(errno) != unix.ENOENT {
-			return 0, unix.Errno(errno)
+			return diagSocket{}, unix.Errno(errno)
 		}
-		return 0, errNoSocket
+		return diagSocket{}, errNoSocket
 	}
 	if kind != sockDiagByFamily || len(body) < diagMessageLen {
-		return 0, errShort
+		return diagSocket{}, errShort
 	}
 	if binary.BigEndian.Uint16(body[diagIDAt:]) != own.Port() {
-		return 0, errNoSocket
+		return diagSocket{}, errNoSocket
 	}
-	return int(native.Uint32(body[diagUIDAt:])), nil
+	return diagSocket{int(native.Uint32(body[diagUIDAt:])), native.Uint32(body[diagInodeAt:])}, nil
 }

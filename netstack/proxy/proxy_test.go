@@ -353,11 +353,11 @@ func TestOwnProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		uid, err := owner(s.LocalAddr(), s.RemoteAddr())
-		if err != nil || uid != os.Geteuid() {
-			t.Errorf("%s: uid %d, %v; want %d", network, uid, err, os.Geteuid())
+		peer, err := peerSocket(s.LocalAddr(), s.RemoteAddr())
+		if err != nil || peer.uid != os.Geteuid() {
+			t.Errorf("%s: uid %d, %v; want %d", network, peer.uid, err, os.Geteuid())
 		}
-		if _, err := owner(s.LocalAddr(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9), Port: 1}); err == nil {
+		if _, err := peerSocket(s.LocalAddr(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9), Port: 1}); err == nil {
 			t.Errorf("%s: a socket that is not there has an owner", network)
 		}
 	}
@@ -371,8 +371,8 @@ func TestOwnProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if uid, err := owner(a.LocalAddr(), b.LocalAddr()); err != nil || uid != os.Geteuid() {
-		t.Errorf("udp: uid %d, %v", uid, err)
+	if peer, err := peerSocket(a.LocalAddr(), b.LocalAddr()); err != nil || peer.uid != os.Geteuid() {
+		t.Errorf("udp: uid %d, %v", peer.uid, err)
 	}
 	for uid, want := range map[int]bool{0: true, os.Geteuid(): os.Geteuid() != 65534, os.Geteuid() + 1: false} {
 		if ours(uid) != want {

@@ -146,12 +146,18 @@ func OwnProcess(c net.Conn) bool {
 	if c.RemoteAddr().Network() == "unix" {
 		return true
 	}
-	local, remote := addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())
-	if !remote.Addr().IsLoopback() && remote.Addr() != local.Addr() {
-		return false // of another machine
+	if !ofThisMachine(c) {
+		return false
 	}
-	uid, err := owner(c.LocalAddr(), c.RemoteAddr())
-	return err == nil && ours(uid)
+	peer, err := peerSocket(c.LocalAddr(), c.RemoteAddr())
+	return err == nil && ours(peer.uid)
+}
+
+// ofThisMachine reports whether the other end of a connection of TCP has an
+// address that only this machine's own sockets have.
+func ofThisMachine(c net.Conn) bool {
+	local, remote := addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())
+	return remote.Addr().IsLoopback() || remote.Addr() == local.Addr()
 }
 
 // ours reports whether uid is this user's, or root's. In a user namespace all who

@@ -120,7 +120,8 @@ func (s *Server) admit(c net.Conn, r *http.Request) Dialer {
 
 // connect serves CONNECT.
 func (w *web) connect(rw http.ResponseWriter, r *http.Request, c *webClient, dialer Dialer) {
-	far, err := dialer.DialContext(r.Context(), "tcp", r.Host)
+	// The server sees the client's end too, but not behind what it has sent.
+	far, err := dialFor(r.Context(), c.Conn, func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", r.Host) })
 	if err != nil {
 		w.fail(rw, r, err)
 		return
