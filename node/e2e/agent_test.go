@@ -353,6 +353,31 @@ func (s *sandbox) mustAsk(out any, command ...string) {
 	}
 }
 
+// waitNames waits until a name has n addresses, as gossip brings them.
+func (s *sandbox) waitNames(name string, n int) (addrs []string) {
+	s.node.t.Helper()
+	s.node.eventually(fmt.Sprintf("%s has %d addresses", name, n), func() error {
+		addrs = nil
+		if err := s.ask(&addrs, "lookup", name); err != nil || len(addrs) != n {
+			return fmt.Errorf("%v, %w", addrs, err)
+		}
+		return nil
+	})
+	return addrs
+}
+
+// waitFetch waits until n tasks answer at a URL.
+func (s *sandbox) waitFetch(url string, n int) {
+	s.node.t.Helper()
+	s.node.eventually(fmt.Sprintf("%d tasks answer at %s", n, url), func() error {
+		var got fetched
+		if err := s.ask(&got, "fetch", url, fmt.Sprint(2*n), "1"); err != nil || got.Failed > 0 || len(got.Who) != n {
+			return fmt.Errorf("%w, %+v", err, got)
+		}
+		return nil
+	})
+}
+
 // background gives the agent a command that counts, and returns what waits for
 // its answer and compares.
 func (s *sandbox) background(command ...string) func(t *testing.T, want int) {

@@ -115,8 +115,7 @@ func TestNodeDies(t *testing.T) {
 	m.must("network", "create", "-d", "overlay", "--attachable", "net")
 	whoami(m, "web", 3, "--network", "net")
 	client := m.startAgent("--network", "net")
-	var before []string
-	client.mustAsk(&before, "lookup", "tasks.web")
+	before := client.waitNames("tasks.web", 3)
 	nodes[2].kill()
 	since := time.Now()
 	m.eventually("the dead node's task is out of the names", func() error {
@@ -163,11 +162,7 @@ func TestTasksOutliveTheirNode(t *testing.T) {
 	m.must("service", "create", "-q", "--name", "web", "--network", "net", "--constraint", "node.hostname==n2", "--replicas", "2",
 		"--env", agentEnv+"=1", "--env", "WHO={{.Task.Name}}", "host", testProgram(t), "serve")
 	client := m.startAgent("--network", "net")
-	var before []string
-	client.mustAsk(&before, "lookup", "tasks.web")
-	if len(before) != 2 {
-		t.Fatalf("two tasks have %v", before)
-	}
+	before := client.waitNames("tasks.web", 2)
 	client.mustAsk(nil, "open", before[0])
 	client.mustAsk(nil, "exchange")
 	pids := taskPIDs(w)
@@ -239,6 +234,7 @@ func TestPort80(t *testing.T) {
 	m := newNode(t, hosts[0], "n1", addrs[0]).up()
 	whoami(m, "web", 2, "-p", "80:80")
 	outside := startHostAgent(m)
+	outside.waitFetch("http://"+m.addr+"/", 2)
 	var got fetched
 	outside.mustAsk(&got, "fetch", "http://"+m.addr+"/", "10", "2")
 	if got.Failed > 0 || len(got.Who) != 2 {

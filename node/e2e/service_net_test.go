@@ -49,13 +49,13 @@ func TestServicesOnTwoNetworks(t *testing.T) {
 			return nil
 		})
 	}
+	blue.waitFetch("http://on-both/", 2)
 	var both fetched
 	blue.mustAsk(&both, "fetch", "http://on-both/", "10", "2")
 	if both.Failed > 0 || len(both.Who) != 2 {
 		t.Errorf("on-both from blue: %+v", both)
 	}
-	var vip []string
-	red.mustAsk(&vip, "lookup", "on-red")
+	vip := red.waitNames("on-red", 1)
 	if err := blue.ask(nil, "dial", net.JoinHostPort(vip[0], "80")); err == nil {
 		t.Error("blue reaches a VIP of red")
 	}
@@ -163,6 +163,7 @@ func TestServiceLife(t *testing.T) {
 	t.Run("host port", func(t *testing.T) {
 		m.must("service", "create", "-q", "--name", "near", "--publish", "mode=host,published=8090,target=80", "ovnd/whoami")
 		outside := startHostAgent(m)
+		outside.waitFetch("http://"+m.addr+":8090/", 1)
 		var got fetched
 		outside.mustAsk(&got, "fetch", "http://"+m.addr+":8090/", "3", "1")
 		if got.Failed > 0 || len(got.Who) != 1 {

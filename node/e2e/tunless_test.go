@@ -44,6 +44,7 @@ func TestMixedTUN(t *testing.T) {
 		for _, n := range []*node{p.nodes[0], p.nodes[2]} {
 			client := n.startAgent("--network", "net")
 			for _, name := range []string{"web", "rr"} {
+				client.waitNames("tasks.web", 3)
 				var got fetched
 				client.mustAsk(&got, "fetch", "http://"+name+"/", "12", "3")
 				if got.Failed > 0 || name == "web" && len(got.Who) != 3 {
