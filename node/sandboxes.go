@@ -209,7 +209,7 @@ func (st *sandboxState) waits() bool { return st.deadline != nil }
 
 // create allocates addresses for a sandbox that is about to start.
 func (s *sandboxes) create(ctx context.Context, req types.AttachRequest) (sandbox.Spec, error) {
-	if !s.tun.Sandboxes {
+	if !s.tun.Sandboxes && !req.Elsewhere {
 		return sandbox.Spec{}, cerrdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf("this node has no sandboxes (%s). Programs of this machine reach its networks by \"ovnd proxy\", \"ovnd forward\" and \"ovnd nc\", and are reached by \"ovnd expose\"", s.tun.Reason))
 	}
 	id := randomID()

@@ -23,7 +23,7 @@ func needDocker(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}").CombinedOutput(); err != nil {
-		t.Skipf("no Docker engine answers on this machine: %v: %s", err, out)
+		lacking(t, "no Docker engine answers on this machine: %v: %s", err, out)
 	}
 }
 
@@ -47,10 +47,12 @@ var builtImage = sync.OnceValues(func() (string, error) {
 	return name, nil
 })
 
-// removeImage is for when all tests are over.
-func removeImage() {
-	// There is none if no test wanted it.
-	_ = exec.Command("docker", "rmi", "-f", fmt.Sprintf("ovnd-test:%d", os.Getpid())).Run()
+// removeImages is for when all tests are over.
+func removeImages() {
+	for _, name := range []string{"ovnd-test", "ovnd-test-programs"} {
+		// There is none if no test wanted it.
+		_ = exec.Command("docker", "rmi", "-f", fmt.Sprintf("%s:%d", name, os.Getpid())).Run()
+	}
 }
 
 func docker(t *testing.T, args ...string) string {
@@ -66,7 +68,12 @@ func docker(t *testing.T, args ...string) string {
 func start(t *testing.T, args ...string) (id string) {
 	t.Helper()
 	id = docker(t, append([]string{"run", "-d"}, args...)...)
-	t.Cleanup(func() { docker(t, "rm", "-f", id) })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of %v:\n%s", args, docker(t, "logs", id))
+		}
+		docker(t, "rm", "-f", id)
+	})
 	return id
 }
 
@@ -194,7 +201,7 @@ func TestAttachInContainer(t *testing.T) {
 
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); !holds(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("waited in vain: " + what)
 		}

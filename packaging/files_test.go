@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) {
 	lab.Exclusive()
 	code := m.Run()
-	removeImage()
+	removeImages()
 	os.Exit(code)
 }
 

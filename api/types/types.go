@@ -20,6 +20,9 @@ type AttachRequest struct {
 	Hostname string `json:"Hostname,omitempty"`
 	// Networks in the order of the interfaces, eth0 first. At least one.
 	Networks []AttachNetwork `json:"Networks"`
+	// Elsewhere says that the devices are made in a network namespace that is there
+	// already, a container's say: the node need not be allowed any itself.
+	Elsewhere bool `json:"Elsewhere,omitempty"`
 }
 
 // AttachNetwork asks for one interface of a sandbox.

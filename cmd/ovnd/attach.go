@@ -71,6 +71,7 @@ func (f *attachFlags) attach(ctx context.Context, c *cli, args []string) error {
 	if err != nil {
 		return err
 	}
+	req.Elsewhere = true
 	if f.socket != "" {
 		c.host = "unix://" + f.socket
 	}
