@@ -50,21 +50,32 @@ func (f *forwarder) forward(e *entry, frame []byte) {
 	case plan.Len() > n.mtu:
 		f.drop(p, DropTooBig, packets)
 		f.tx.answerTooBig(n, p, ip, n.mtu)
+	case p.mayTranslate(n, r, ip):
+		f.translate(n, p, r, known, ip, plan, frame)
+	default:
+		f.route(n, p, r, known, ip, plan, frame)
+	}
+}
+
+// route takes one super-packet of the port p to r, where its destination is if
+// that is known.
+func (f *forwarder) route(n *network, p *Port, r route, known bool, ip encap.IP, plan pkt.Plan, frame []byte) {
+	switch {
 	case n.star && p != n.hub:
 		f.toHub(n, p, ip, plan, frame)
 	case r.port != nil && r.port.stack != nil && p.stack != nil:
-		f.toStack(p, r.port, frame[:pkt.MetaLen+len(ip.Packet)], packets, bytes)
+		f.toStack(p, r.port, frame[:pkt.MetaLen+len(ip.Packet)], plan.Count(), plan.WireLen())
 	case r.port != nil:
 		plan.PutHeaderLen(frame)
-		r.port.writers[f.worker].write(frame[:pkt.MetaLen+len(ip.Packet)], packets, bytes)
+		r.port.writers[f.worker].write(frame[:pkt.MetaLen+len(ip.Packet)], plan.Count(), plan.WireLen())
 	case r.behind.vtep != nil:
 		f.tx.addPlain(n, r.behind.vtep, r.mac, p.cfg.MAC, ip, plan)
 	case r.behind.node != nil:
 		f.toNode(n, p, r, ip, plan, frame)
 	case known:
-		f.drop(p, DropNoEndpoint, packets)
-	case !n.snap.Contains(dst):
-		f.drop(p, DropNoRoute, packets)
+		f.drop(p, DropNoEndpoint, plan.Count())
+	case !n.snap.Contains(ip.Dst()):
+		f.drop(p, DropNoRoute, plan.Count())
 	default:
 		f.toNeighbour(n, p, ip, plan, frame)
 	}

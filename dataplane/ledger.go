@@ -94,6 +94,9 @@ const (
 	DropNoSession
 	// DropHandshake: a message about sessions that was refused; crypto says why.
 	DropHandshake
+	// DropVIPFull: too many flows to VIPs, for a packet that could not be told from
+	// one of them (see package vip).
+	DropVIPFull
 
 	numDrops
 )
@@ -104,7 +107,7 @@ var dropNames = [numDrops]string{
 	"send_error", "truncated", "bad_vxlan", "reserved_bits", "unknown_vni", "unknown_vtep", "bad_frame",
 	"vlan", "ethertype", "wrong_mac", "stolen_source", "foreign_source", "split_horizon", "ecn", "queue",
 	"foreign_vip", "no_hub", "stack_loop", "stack_full", "clear_text", "unknown_session", "bad_sealed", "replayed",
-	"foreign_node", "unclaimed_source", "no_session", "handshake",
+	"foreign_node", "unclaimed_source", "no_session", "handshake", "vip_full",
 }
 
 // String returns the name that [Stats] and `ovnd status` use.

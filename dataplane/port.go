@@ -13,6 +13,7 @@ import (
 
 	"github.com/ovnd/ovnd/dataplane/pkt"
 	"github.com/ovnd/ovnd/dataplane/tun"
+	"github.com/ovnd/ovnd/dataplane/vip"
 	"github.com/ovnd/ovnd/encap"
 )
 
@@ -35,6 +36,7 @@ type Port struct {
 	slot    int
 	queues  []*tun.Queue
 	stack   *stackEnd    // nil for a device
+	flows   *vip.Table   // to VIPs; nil for a stack
 	writers []portWriter // by worker
 	traffic []traffic    // by worker
 	dropped atomic.Uint64
@@ -105,6 +107,9 @@ func (s *Switch) insert(p *Port) {
 	s.ports[p.slot] = p
 	p.account = s.account(p.cfg.NetworkID)
 	p.traffic = make([]traffic, len(s.sections))
+	if p.stack == nil {
+		p.flows = s.services.tables.New(p)
+	}
 	for w := range s.sections {
 		writer := portWriter{Port: p, worker: w}
 		if p.stack == nil {
@@ -125,6 +130,7 @@ func (s *Switch) remove(p *Port) {
 	s.ports[p.slot] = nil
 	s.publish(p.cfg.NetworkID)
 	s.waitForWorkers()
+	p.closeFlows()
 	s.forget(p.cfg.NetworkID)
 }
 
@@ -146,6 +152,13 @@ func (p *Port) Close() error {
 	return p.closeErr
 }
 
+// closeFlows ends the port's flows to VIPs. No worker uses it.
+func (p *Port) closeFlows() {
+	if p.flows != nil {
+		p.flows.Close()
+	}
+}
+
 func (p *Port) closeQueues() error {
 	errs := make([]error, 0, len(p.queues))
 	for _, q := range p.queues {
@@ -164,6 +177,9 @@ func (w *portWriter) WriteSuper(pieces []unix.Iovec, packets, size int) {
 		w.write(gather(w.scratch, pieces), packets, size)
 		return
 	}
+	if !w.receives(unsafeBytes(&pieces[0]), packets, size) {
+		return
+	}
 	w.count(w.queue.Writev(pieces), packets, size)
 }
 
@@ -172,6 +188,9 @@ func (w *portWriter) write(frame []byte, packets, size int) {
 	if w.queue == nil {
 		w.count(nil, packets, size) // first: delivering may answer
 		w.stack.deliver(frame, packets)
+		return
+	}
+	if !w.receives(frame, packets, size) {
 		return
 	}
 	w.count(w.queue.Write(frame), packets, size)

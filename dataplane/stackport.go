@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ovnd/ovnd/dataplane/vip"
 	"github.com/ovnd/ovnd/encap"
 )
 
@@ -23,6 +24,9 @@ type StackPortConfig struct {
 	// VIPs has the port receive for each VIP of the network's snapshots, and lets
 	// it send from them. One port of a network may.
 	VIPs bool
+	// Balancer, with VIPs, decides which flows of the node's sandboxes to them the
+	// switch carries itself, and where to. Nil: all go to the stack.
+	Balancer vip.Balancer
 	// Hub makes it the hub of a star network: whatever a port of the network
 	// sends, to any address, is delivered to it, and it may send from any address
 	// that is no other port's. One port of a network may.
@@ -40,10 +44,11 @@ type StackPort struct{ port *Port }
 
 // A stackEnd is what a Port has instead of queues.
 type stackEnd struct {
-	deliver func(frame []byte, packets int)
-	vips    bool
-	hub     bool
-	queue   *stackQueue // of what other stacks send to it
+	deliver  func(frame []byte, packets int)
+	vips     bool
+	balancer vip.Balancer // of flows to the VIPs; may be nil
+	hub      bool
+	queue    *stackQueue // of what other stacks send to it
 }
 
 // minInjectors is how many goroutines of stacks may send at the same time, at
@@ -78,7 +83,7 @@ func (s *Switch) AddStackPort(cfg StackPortConfig) (*StackPort, error) {
 			NetworkID: cfg.NetworkID, EndpointID: cfg.EndpointID, Name: cfg.Name,
 			Addrs: cfg.Addrs, MAC: cfg.MAC, MTU: cfg.MTU,
 		},
-		stack: &stackEnd{deliver: cfg.Deliver, vips: cfg.VIPs, hub: cfg.Hub},
+		stack: &stackEnd{deliver: cfg.Deliver, vips: cfg.VIPs, balancer: cfg.Balancer, hub: cfg.Hub},
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

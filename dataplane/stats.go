@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/ovnd/ovnd/dataplane/vip"
 )
 
 // Stats is the account of a switch since it was made. Packets are wire packets:
@@ -20,6 +22,7 @@ type Stats struct {
 	Networks        []NetworkStats `json:"networks"`
 	Ports           []PortStats    `json:"ports"`
 	Peers           []PeerStats    `json:"peers"`
+	VIPs            vip.Stats      `json:"vips"` // flows to VIPs that the switch carries
 }
 
 // Count is a number of packets and of bytes.
@@ -92,7 +95,7 @@ type PeerStats struct {
 func (s *Switch) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{Underlay: s.local}
+	st := Stats{Underlay: s.local, VIPs: s.services.tables.Stats()}
 	total := sum(s.stray)
 	held := 0
 	for id, a := range s.accounts {

@@ -71,6 +71,7 @@ type Switch struct {
 	outbound []*outbound
 	inbound  []*inbound
 	keeper   *keeper
+	services *services
 	late     chan lateFrame // for the keeper
 	injector []*injector
 	sessions *crypto.Engine // nil: no encrypted networks
@@ -103,10 +104,10 @@ func New(cfg Config) (*Switch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data plane: %w", err)
 	}
-	// Each worker a direction, the keeper, the injectors and what is sent about
-	// sessions count on their own.
+	// Each worker a direction, the keeper, the injectors, who looks after flows to
+	// VIPs and what is sent about sessions count on their own.
 	injectors := max(cfg.Workers, minInjectors)
-	slots := 2*cfg.Workers + 1 + injectors + 1
+	slots := 2*cfg.Workers + 1 + injectors + 2
 	s := &Switch{
 		cfg: cfg, log: cfg.Log, local: cfg.Underlay, under: under,
 		sections: make([]section, slots),
@@ -132,6 +133,7 @@ func New(cfg Config) (*Switch, error) {
 	for i := range injectors {
 		s.injector = append(s.injector, newInjector(s, 2*cfg.Workers+1+i))
 	}
+	s.services = newServices(s, slots-2)
 	s.control = &control{sw: s, worker: slots - 1, sender: under.NewSender()}
 	return s, nil
 }
@@ -149,6 +151,7 @@ func (s *Switch) Run(ctx context.Context) error {
 		g.Go(i.run)
 	}
 	g.Go(func() error { return s.keeper.run(gctx) })
+	g.Go(func() error { return s.services.run(gctx) })
 	g.Go(func() error {
 		<-gctx.Done()
 		for _, o := range s.outbound {
@@ -177,6 +180,7 @@ func (s *Switch) Close() {
 	s.waitForWorkers()
 	for slot, p := range s.ports {
 		if p != nil {
+			p.closeFlows()
 			_ = p.closeQueues()
 			if p.stack != nil {
 				p.stack.queue.close()
@@ -267,6 +271,7 @@ func (s *Switch) publish(id string) {
 	s.table.Store(next)
 	s.forgetPeers(next)
 	s.forgetNodes(next)
+	s.services.lookSoon()
 	if len(next.sealed) > 0 {
 		s.keeper.resumeSoon()
 	}
