@@ -391,7 +391,7 @@ func TestStatusText(t *testing.T) {
 // and not what is not announced yet.
 func TestInspectServices(t *testing.T) {
 	snap := plainSnapshot()
-	for _, ep := range snap.Endpoints {
+	for _, ep := range snap.Endpoints.All() {
 		switch {
 		case ep.Kind != directory.Task:
 		case strings.HasPrefix(ep.Name, "my-test.2"):

@@ -110,14 +110,13 @@ func plainSnapshot() *directory.Snapshot {
 			Name: "kernel", VTEP: netip.MustParseAddr("192.0.2.50"), Addr: netip.MustParseAddr("10.20.0.200"),
 			MAC: encap.EndpointMAC(netip.MustParseAddr("10.20.0.200")),
 		}},
-		Endpoints: map[netip.Addr]*directory.Endpoint{},
 	}
 	for _, e := range []*directory.Endpoint{
 		ep("10.20.0.5", "12af8f7f6c39c95d47641aa4a4852d9cbd0743c1cbf24cee963025c31bac8c5a", "my-test.1.js3kw89zbb09plu86jn1xnsy6", "821f692a75de8e94c043bb0e23db2c18c2b169aa19b2dd6686be5e4e5623c381", selfName, here, directory.Task),
 		ep("10.20.0.10", "dee49ad4e2483cb7e0c340e1a0a116eb893cd5e4684ac9bcfc568757b64c3458", "plain_net-endpoint", "", selfName, here, directory.LoadBalancer),
 		ep("10.20.0.6", "94f36d54e3758f9a721906ee6bfe6c1ad4defdc82abe71e97783e383acc3a0b2", "my-test.2.rbmhtcqabx5tfiyux21qtd6g8", "", "7b56a7c4484e", there, directory.Task),
 	} {
-		s.Endpoints[e.Addr] = e
+		s.Endpoints = s.Endpoints.With(e.Addr, e)
 	}
 	return s
 }
@@ -127,10 +126,10 @@ func ingressSnapshot() *directory.Snapshot {
 	return &directory.Snapshot{
 		ID: ingressID, Name: "ingress", Ingress: true, VNI: 4096,
 		Subnets: []directory.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24")}},
-		Endpoints: map[netip.Addr]*directory.Endpoint{a: {
+		Endpoints: directory.MapOf(map[netip.Addr]*directory.Endpoint{a: {
 			ID: "6dfed3683dff176d6c8e6140987f24b1097466d081a4944492013f0930d5012e", Addr: a, MAC: encap.EndpointMAC(a),
 			NodeID: selfName, Kind: directory.LoadBalancer,
-		}},
+		}}),
 	}
 }
 

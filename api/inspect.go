@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -58,7 +57,7 @@ func inspectNetwork(n network.Network, snap *directory.Snapshot, self string, ve
 		out.Labels = map[string]string{}
 	}
 	out.Containers = map[string]network.EndpointResource{}
-	for _, ep := range snap.Endpoints {
+	for _, ep := range snap.Endpoints.All() {
 		if ep.NodeID == self {
 			out.Containers[containerKey(snap, ep)] = endpointResource(snap, ep)
 		}
@@ -126,7 +125,7 @@ func services(snap *directory.Snapshot) map[string]network.ServiceInfo {
 		}
 		s, ok := list[ep.ServiceName]
 		if !ok {
-			s = network.ServiceInfo{VIP: ep.VIP, Ports: servicePorts(snap.Services[ep.ServiceID])}
+			s = network.ServiceInfo{VIP: ep.VIP, Ports: servicePorts(snap.Services.At(ep.ServiceID))}
 		}
 		s.Tasks = append(s.Tasks, network.Task{
 			Name:       ep.Name,
@@ -155,7 +154,7 @@ func servicePorts(s *directory.Service) []string {
 func verboseNetwork(snap *directory.Snapshot, self string) types.NetworkVerbose {
 	out := types.NetworkVerbose{
 		ID: snap.ID, Name: snap.Name, Version: snap.Version, VNI: uint32(snap.VNI), MTU: snap.MTU,
-		Endpoints: make([]types.Endpoint, 0, len(snap.Endpoints)),
+		Endpoints: make([]types.Endpoint, 0, snap.Endpoints.Len()),
 		Peers:     peers(snap),
 	}
 	for _, ep := range byAddress(snap) {
@@ -182,7 +181,7 @@ func hasEndpoints(snap *directory.Snapshot, self string) bool {
 	if snap == nil {
 		return false
 	}
-	for _, ep := range snap.Endpoints {
+	for _, ep := range snap.Endpoints.All() {
 		if ep.NodeID == self && ep.Kind != directory.LoadBalancer {
 			return true
 		}
@@ -191,7 +190,7 @@ func hasEndpoints(snap *directory.Snapshot, self string) bool {
 }
 
 func byAddress(snap *directory.Snapshot) []*directory.Endpoint {
-	return slices.SortedFunc(maps.Values(snap.Endpoints), func(a, b *directory.Endpoint) int {
+	return slices.SortedFunc(snap.Endpoints.Values(), func(a, b *directory.Endpoint) int {
 		return a.Addr.Compare(b.Addr)
 	})
 }

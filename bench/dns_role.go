@@ -69,17 +69,16 @@ func ServeDNS(ctx context.Context, upstream netip.AddrPort, udp net.PacketConn, 
 func dnsSnapshot() *directory.Snapshot {
 	snap := &directory.Snapshot{
 		Version: 1, ID: "bench", Name: "bench", VNI: benchVNI,
-		Subnets:   []directory.Subnet{{Prefix: innerSubnet}},
-		Endpoints: make(map[netip.Addr]*directory.Endpoint),
+		Subnets: []directory.Subnet{{Prefix: innerSubnet}},
 	}
 	for service := range dnsServices {
 		for slot := range dnsTasks {
 			name := fmt.Sprintf("service-%d", service)
 			addr := netip.AddrFrom4([4]byte{10, 10, byte(service), byte(10 + slot)})
-			snap.Endpoints[addr] = &directory.Endpoint{
+			snap.Endpoints = snap.Endpoints.With(addr, &directory.Endpoint{
 				ID: addr.String(), Name: fmt.Sprintf("%s.%d.task", name, slot+1), Addr: addr,
 				ServiceID: name, ServiceName: name, VIP: netip.AddrFrom4([4]byte{10, 10, byte(service), 2}),
-			}
+			})
 		}
 	}
 	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)

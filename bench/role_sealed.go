@@ -175,7 +175,7 @@ func (s *sealer) seal(snap *directory.Snapshot, owners map[netip.Addr]string) er
 		return err
 	}
 	snap.Encrypted, snap.Cipher = true, cipher
-	for addr, ep := range snap.Endpoints {
+	for addr, ep := range snap.Endpoints.All() {
 		ep.Owner = owners[addr]
 	}
 	s.snap = snap

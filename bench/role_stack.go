@@ -32,11 +32,11 @@ type vipSpec struct {
 // addTo makes the backend's endpoint one of a service with a VIP, and adds the
 // balancer's.
 func (v *vipSpec) addTo(snap *directory.Snapshot) {
-	ep := snap.Endpoints[v.Backend]
+	ep := snap.Endpoints.At(v.Backend)
 	ep.ServiceID, ep.ServiceName, ep.VIP = "bench", "bench", v.VIP
-	snap.Endpoints[v.Balancer] = &directory.Endpoint{
+	snap.Endpoints = snap.Endpoints.With(v.Balancer, &directory.Endpoint{
 		ID: v.Balancer.String(), Addr: v.Balancer, MAC: encap.EndpointMAC(v.Balancer), VTEP: ep.VTEP, Kind: directory.LoadBalancer,
-	}
+	})
 	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)
 }
 

@@ -133,18 +133,17 @@ func (s switchSpec) owners() map[netip.Addr]string {
 func (s switchSpec) snapshot() *directory.Snapshot {
 	snap := &directory.Snapshot{
 		Version: 1, ID: "bench", Name: "bench", VNI: benchVNI, MTU: s.MTU,
-		Subnets:   []directory.Subnet{{Prefix: s.Subnet, Gateway: s.Gateway}},
-		Endpoints: make(map[netip.Addr]*directory.Endpoint),
-		Peers:     make(map[netip.Addr]string),
+		Subnets: []directory.Subnet{{Prefix: s.Subnet, Gateway: s.Gateway}},
+		Peers:   make(map[netip.Addr]string),
 	}
 	if s.Gateway.IsValid() {
 		snap.VNI = 0 // a star, on no wire
 	}
 	for _, e := range s.Endpoints {
 		snap.Peers[e.VTEP] = e.VTEP.String()
-		snap.Endpoints[e.Addr] = &directory.Endpoint{
+		snap.Endpoints = snap.Endpoints.With(e.Addr, &directory.Endpoint{
 			ID: e.Addr.String(), Addr: e.Addr, MAC: encap.EndpointMAC(e.Addr), VTEP: e.VTEP,
-		}
+		})
 	}
 	return snap
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -200,7 +199,7 @@ func (s *scale) measure(sw *dataplane.Switch, values map[string]map[string]float
 		return err
 	}
 	before := heap()
-	snap := scaleSnapshot(s.endpoints, s.nodes)
+	snap, builder := scaleSnapshot(s.endpoints, s.nodes)
 	store.Publish(snap)
 	withDirectory := heap()
 	sw.SetNetwork(snap)
@@ -214,7 +213,7 @@ func (s *scale) measure(sw *dataplane.Switch, values map[string]map[string]float
 	if values["lookup"], err = s.lookup(sw, port, snap); err != nil {
 		return err
 	}
-	values["update"] = s.update(sw, store, snap)
+	values["update"] = s.update(sw, store, snap, builder)
 	return nil
 }
 
@@ -229,19 +228,19 @@ func heap() float64 {
 
 // update replaces one endpoint again and again until the window is over, at least
 // once.
-func (s *scale) update(sw *dataplane.Switch, store *directory.Store, snap *directory.Snapshot) map[string]float64 {
-	addrs := slices.Collect(maps.Keys(snap.Endpoints))
+func (s *scale) update(sw *dataplane.Switch, store *directory.Store, snap *directory.Snapshot, builder *directory.Builder) map[string]float64 {
+	addrs := endpointAddrs(snap)
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
 	var inDirectory, inTable time.Duration
 	n := 0
 	for start := time.Now(); n == 0 || time.Since(start) < s.cfg.Window; n++ {
 		from := time.Now()
 		next := *snap
 		next.Version++
-		next.Endpoints = maps.Clone(snap.Endpoints)
-		moved := *next.Endpoints[addrs[n%len(addrs)]]
+		moved := *builder.Get(addrs[n%len(addrs)])
 		moved.VTEP = scaleNode(1 + n%(s.nodes-1))
-		next.Endpoints[moved.Addr] = &moved
-		next.Services, next.VIPs = directory.Services(next.Endpoints)
+		builder.Set(&moved)
+		builder.Fill(&next)
 		store.Publish(&next)
 		published := time.Now()
 		sw.SetNetwork(store.Load(next.ID))
@@ -258,7 +257,8 @@ func (s *scale) update(sw *dataplane.Switch, store *directory.Store, snap *direc
 func (s *scale) lookup(sw *dataplane.Switch, port *dataplane.StackPort, snap *directory.Snapshot) (map[string]float64, error) {
 	const batch, batches = 64, 256
 	random := rand.New(rand.NewPCG(1, 2))
-	addrs := slices.SortedFunc(maps.Keys(snap.Endpoints), netip.Addr.Compare)
+	addrs := endpointAddrs(snap)
+	slices.SortFunc(addrs, netip.Addr.Compare)
 	frames := (&payload{sizes: []int{46}}).frames()
 	all := make([][][]byte, batches)
 	for i := range all {
@@ -281,6 +281,13 @@ func (s *scale) lookup(sw *dataplane.Switch, port *dataplane.StackPort, snap *di
 	return map[string]float64{"time": float64(took.Nanoseconds()) / float64(sent)}, nil
 }
 
+func endpointAddrs(snap *directory.Snapshot) (addrs []netip.Addr) {
+	for addr := range snap.Endpoints.All() {
+		addrs = append(addrs, addr)
+	}
+	return addrs
+}
+
 var (
 	scaleSubnet = netip.MustParsePrefix("10.0.0.0/8")
 	scalePort   = netip.MustParseAddr("10.255.255.1")
@@ -294,13 +301,13 @@ func scaleNode(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)}) // RFC 2544, appendix C.2.2
 }
 
-// scaleSnapshot is a network of services of ten tasks, spread over the nodes.
-func scaleSnapshot(endpoints, nodes int) *directory.Snapshot {
-	snap := &directory.Snapshot{
+// scaleSnapshot is a network of services of ten tasks, spread over the nodes, and
+// its builder.
+func scaleSnapshot(endpoints, nodes int) (snap *directory.Snapshot, builder *directory.Builder) {
+	snap = &directory.Snapshot{
 		Version: 1, ID: "scale", Name: "scale", VNI: benchVNI, MTU: encap.DefaultMTU,
-		Subnets:   []directory.Subnet{{Prefix: scaleSubnet}},
-		Endpoints: make(map[netip.Addr]*directory.Endpoint, endpoints),
-		Peers:     make(map[netip.Addr]string, nodes),
+		Subnets: []directory.Subnet{{Prefix: scaleSubnet}},
+		Peers:   make(map[netip.Addr]string, nodes),
 	}
 	names := make([]string, nodes)
 	for n := range nodes {
@@ -308,17 +315,18 @@ func scaleSnapshot(endpoints, nodes int) *directory.Snapshot {
 		snap.Peers[scaleNode(n)] = names[n]
 	}
 	const tasks = 10
+	builder = directory.NewBuilder(endpoints)
 	for i := range endpoints {
 		addr := scaleEndpoint(i)
 		service := fmt.Sprintf("service-%d", i/tasks)
-		snap.Endpoints[addr] = &directory.Endpoint{
+		builder.Set(&directory.Endpoint{
 			ID: scaleID(i, 64), Name: fmt.Sprintf("%s.%d.%s", service, i%tasks+1, scaleID(i, 25)), Addr: addr,
 			MAC: encap.EndpointMAC(addr), NodeID: names[i%nodes], VTEP: scaleNode(i % nodes),
 			ServiceID: service, ServiceName: service, VIP: netip.AddrFrom4([4]byte{10, 128 + byte(i/tasks>>16), byte(i / tasks >> 8), byte(i / tasks)}),
-		}
+		})
 	}
-	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)
-	return snap
+	builder.Fill(snap)
+	return snap, builder
 }
 
 // scaleEndpoint returns the address of an endpoint: 10.0.1.0 and up, below the

@@ -42,7 +42,7 @@ func (t *transmitter) arp(n *network, from vtep, payload []byte) (why Drop, ok b
 			return why, false
 		}
 	}
-	if r := n.fib[a.Target]; a.Op == encap.ARPRequest && n.answers(r) && !a.SenderMAC.IsMulticast() {
+	if r := n.fib.At(a.Target); a.Op == encap.ARPRequest && n.answers(r) && !a.SenderMAC.IsMulticast() {
 		t.putPrefix(n, a.SenderMAC, r.mac, encap.EtherTypeARP)
 		encap.PutARPReply(t.frame[plainPrefix:], a, r.mac)
 		t.originate(n, from.peer, plainPrefix+encap.ARPLen)
@@ -65,7 +65,7 @@ func (t *transmitter) neighbourDiscovery(n *network, from vtep, ip encap.IP) (wh
 			return why, false
 		}
 	}
-	if r := n.fib[ns.Target]; n.answers(r) {
+	if r := n.fib.At(ns.Target); n.answers(r) {
 		dst := encap.PutNA(t.frame[plainPrefix:], ns, r.mac)
 		to := ns.MAC
 		if dst.IsMulticast() {
@@ -89,7 +89,7 @@ func (t *transmitter) heard(n *network, from vtep, addr netip.Addr, mac encap.MA
 	if why, ok := n.mayComeFrom(addr, place{vtep: from.peer}); !ok {
 		return why, false
 	}
-	if _, known := n.fib[addr]; known || mac.IsMulticast() || mac == (encap.MAC{}) {
+	if _, known := n.fib.Get(addr); known || mac.IsMulticast() || mac == (encap.MAC{}) {
 		return 0, true
 	}
 	life := earlyLife

@@ -41,7 +41,7 @@ func (f *forwarder) forward(e *entry, frame []byte) {
 		return
 	}
 	src, dst := ip.Src(), ip.Dst()
-	r, known := n.fib[dst]
+	r, known := n.fib.Get(dst)
 	switch {
 	case r.group || isGroup(dst):
 		f.drop(p, DropMulticast, packets)

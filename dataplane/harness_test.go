@@ -84,7 +84,7 @@ func (w *world) node(h *lab.Host, addr string, cfg Config) *node {
 func (w *world) network(id string, vni encap.VNI, mtu int, subnets ...string) {
 	s := &directory.Snapshot{
 		ID: id, Name: id, VNI: vni, MTU: mtu,
-		Endpoints: make(map[netip.Addr]*directory.Endpoint), Peers: make(map[netip.Addr]string),
+		Peers: make(map[netip.Addr]string),
 	}
 	for _, p := range subnets {
 		prefix := netip.MustParsePrefix(p)
@@ -101,7 +101,6 @@ func (w *world) network(id string, vni encap.VNI, mtu int, subnets ...string) {
 func (w *world) publish(id string, change func(*directory.Snapshot)) {
 	next := *w.snaps[id]
 	next.Version++
-	next.Endpoints = maps.Clone(next.Endpoints)
 	next.Peers = maps.Clone(next.Peers)
 	change(&next)
 	w.snaps[id] = &next
@@ -136,9 +135,9 @@ func (n *node) attach(h *lab.Host, dev, network, prefix string, queues int) *san
 	h.Addr(dev, prefix)
 	h.Up(dev)
 	n.w.publish(network, func(s *directory.Snapshot) {
-		s.Endpoints[sb.addr] = &directory.Endpoint{
+		s.Endpoints = s.Endpoints.With(sb.addr, &directory.Endpoint{
 			Name: h.Name(), Addr: sb.addr, MAC: encap.EndpointMAC(sb.addr), VTEP: n.addr,
-		}
+		})
 	})
 	sb.open(network)
 	t.Cleanup(func() {

@@ -169,7 +169,7 @@ func (k *keeper) resumeNode(t *table, p *sealedPeer, now time.Time) {
 
 func (k *keeper) resumeClaims(n *network, now time.Time) {
 	claimed := func(f *sealedFrame) bool {
-		_, known := n.fib[sourceOf(f.frame)]
+		_, known := n.fib.Get(sourceOf(f.frame))
 		return known || now.After(f.until)
 	}
 	for _, f := range n.unclaimed.take(claimed) {
@@ -184,7 +184,7 @@ func (k *keeper) deliverClaimed(n *network, f *sealedFrame) {
 		return // it was read before it was held
 	}
 	v := verdict{net: n, why: DropUnclaimed}
-	if _, known := n.fib[ip.Src()]; known {
+	if _, known := n.fib.Get(ip.Src()); known {
 		var ok bool
 		if v.why, ok = n.mayComeFrom(ip.Src(), place{node: f.from}); ok {
 			v.toPort(f.dst, f.src, ip.Dst(), false)

@@ -243,14 +243,14 @@ func (w *inbound) endRow() {
 
 // isGroup reports whether a frame is for more than one endpoint.
 func (n *network) isGroup(mac encap.MAC, dst netip.Addr) bool {
-	return mac.IsMulticast() || n.fib[dst].group || isGroup(dst)
+	return mac.IsMulticast() || n.fib.At(dst).group || isGroup(dst)
 }
 
 // toPort finishes the verdict on a packet whose source is accepted: it is
 // delivered if its destination is at a port of this node. static says that it
 // comes from outside the cluster, whose VTEPs may send to VIPs.
 func (v *verdict) toPort(dstMAC, srcMAC encap.MAC, dst netip.Addr, static bool) {
-	r, known := v.net.fib[dst]
+	r, known := v.net.fib.Get(dst)
 	switch {
 	case r.vip && !static:
 		v.why = DropForeignVIP

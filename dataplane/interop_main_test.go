@@ -129,9 +129,8 @@ func network(name string, vni encap.VNI, v6 bool, options ...netOption) *directo
 			{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.254")},
 			{Prefix: netip.MustParsePrefix("fd00::/64")},
 		},
-		MTU:       encap.InnerMTU(1500, v6),
-		Endpoints: make(map[netip.Addr]*directory.Endpoint),
-		Peers:     make(map[netip.Addr]string),
+		MTU:   encap.InnerMTU(1500, v6),
+		Peers: make(map[netip.Addr]string),
 	}
 	for _, o := range options {
 		o(s)
@@ -143,9 +142,9 @@ func network(name string, vni encap.VNI, v6 bool, options ...netOption) *directo
 func endpoint(inner, vtep netip.Addr) netOption {
 	return func(s *directory.Snapshot) {
 		s.Peers[vtep] = "node"
-		s.Endpoints[inner] = &directory.Endpoint{
+		s.Endpoints = s.Endpoints.With(inner, &directory.Endpoint{
 			ID: "ep-" + inner.String(), Addr: inner, MAC: encap.EndpointMAC(inner), VTEP: vtep,
-		}
+		})
 	}
 }
 

@@ -106,7 +106,7 @@ func TestLearn(t *testing.T) {
 	// What the directory has is not overridden.
 	w.publish("net", func(s *directory.Snapshot) {
 		a := netip.MustParseAddr("10.10.0.77")
-		s.Endpoints[a] = &directory.Endpoint{Addr: a, VTEP: netip.MustParseAddr("192.0.2.44")}
+		s.Endpoints = s.Endpoints.With(a, &directory.Endpoint{Addr: a, VTEP: netip.MustParseAddr("192.0.2.44")})
 	})
 	encap.PutARPRequest(request, f.mac, netip.MustParseAddr("10.10.0.77"), sb.addr)
 	f.frame(encap.BroadcastMAC, encap.EtherTypeARP, request)
@@ -136,7 +136,7 @@ func TestEarlyPacket(t *testing.T) {
 		t.Errorf("the answer went to %s, want %s", dst, f.mac)
 	}
 	w.publish("net", func(s *directory.Snapshot) {
-		s.Endpoints[other] = &directory.Endpoint{Addr: other, VTEP: netip.MustParseAddr("192.0.2.44")}
+		s.Endpoints = s.Endpoints.With(other, &directory.Endpoint{Addr: other, VTEP: netip.MustParseAddr("192.0.2.44")})
 	})
 	ping()
 	w.nodes[0].drops(DropStolenSource, 1)

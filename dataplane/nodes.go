@@ -9,28 +9,18 @@ import (
 	"github.com/ovnd/ovnd/encap"
 )
 
-// addNodes adds the nodes of an encrypted network, and what is at them. An
-// endpoint whose owner is not known has no place.
+// addNodes adds the nodes of an encrypted network.
 func (n *network) addNodes(s *Switch) {
 	n.nodes = make(map[*crypto.Peer]*sealedPeer, len(n.snap.Identities))
+	n.from.owners = make(map[string]*sealedPeer, len(n.snap.Identities))
 	policy := PolicyOf(n.snap.Cipher)
-	owners := make(map[string]*sealedPeer, len(n.snap.Identities))
 	for id, identity := range n.snap.Identities {
 		if !s.foreign(identity.VTEP) {
 			continue
 		}
 		p := s.node(id, policy)
 		p.vtep = identity.VTEP
-		n.nodes[p.crypto], owners[id] = p, p
-	}
-	for addr, ep := range n.snap.Endpoints {
-		r := route{mac: ep.MAC}
-		if s.foreign(ep.VTEP) {
-			if r.behind.node = owners[ep.Owner]; r.behind.node == nil {
-				continue
-			}
-		}
-		n.fib[addr] = r
+		n.nodes[p.crypto], n.from.owners[id] = p, p
 	}
 }
 

@@ -121,7 +121,7 @@ func TestWhoMaySend(t *testing.T) {
 	}
 	// The directory gives 10.10.0.8 to another VTEP than the one it comes from.
 	w.publish("net", func(s *directory.Snapshot) {
-		s.Endpoints[netip.MustParseAddr("10.10.0.8")] = &directory.Endpoint{VTEP: netip.MustParseAddr("192.0.2.77")}
+		s.Endpoints = s.Endpoints.With(netip.MustParseAddr("10.10.0.8"), &directory.Endpoint{VTEP: netip.MustParseAddr("192.0.2.77")})
 	})
 	count := w.nodes[0].sw.Stats().Total.Drops[DropStolenSource.String()]
 	known.send(datagram(4097, mac, "10.10.0.8", "10.10.0.3"))

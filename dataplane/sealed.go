@@ -227,7 +227,7 @@ func (w *inbound) decideSealed(t *table, session *crypto.Session, b []byte) (v v
 // one alone.
 func (w *inbound) decideSealedIP(v verdict, from *sealedPeer, dstMAC, srcMAC encap.MAC, ip encap.IP) (verdict, encap.IP) {
 	src := ip.Src()
-	_, claimed := v.net.fib[src]
+	_, claimed := v.net.fib.Get(src)
 	why, ok := v.net.mayComeFrom(src, place{node: from})
 	switch {
 	case v.net.isGroup(dstMAC, ip.Dst()):

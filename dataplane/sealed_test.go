@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -134,7 +133,6 @@ func run(t *testing.T, name string, part func(context.Context) error) {
 func (w *sealedWorld) publish(change func(*directory.Snapshot)) {
 	next := *w.snap
 	next.Version++
-	next.Endpoints = maps.Clone(w.snap.Endpoints)
 	change(&next)
 	w.snap = &next
 	for _, n := range w.nodes {
@@ -159,9 +157,9 @@ func (n *sealedNode) meet(w *sealedWorld) {
 // claim says that an endpoint is at n.
 func (n *sealedNode) claim(addr netip.Addr) netOption {
 	return func(s *directory.Snapshot) {
-		s.Endpoints[addr] = &directory.Endpoint{
+		s.Endpoints = s.Endpoints.With(addr, &directory.Endpoint{
 			ID: "ep-" + addr.String(), Addr: addr, MAC: encap.EndpointMAC(addr), VTEP: n.addr, Owner: n.id,
-		}
+		})
 	}
 }
 

@@ -157,7 +157,7 @@ func (p *Port) mayBorrow(n *network, src netip.Addr) bool {
 	if p.stack == nil {
 		return false
 	}
-	r := n.fib[src]
+	r := n.fib.At(src)
 	return p.stack.vips && r.vip && r.port == p ||
 		p.stack.hub && r.port == nil && !r.group && !isGroup(src)
 }

@@ -179,7 +179,7 @@ func TestVIP(t *testing.T) {
 	b := w.nodes[1].sandbox("sb", "net", "10.10.0.4/16")
 	vip := netip.MustParseAddr("10.10.0.9")
 	serve := func(s *directory.Snapshot) {
-		s.VIPs = map[netip.Addr]*directory.Service{vip: {ID: "s", Name: "s", VIP: vip}}
+		s.VIPs = directory.MapOf(map[netip.Addr]*directory.Service{vip: {ID: "s", Name: "s", VIP: vip}})
 	}
 	w.publish("net", serve)
 	if err := a.tryPing(vip, lab.Ping{}, 300*time.Millisecond); err == nil {
@@ -190,9 +190,9 @@ func TestVIP(t *testing.T) {
 	w.publish("net", func(s *directory.Snapshot) {
 		for i, lb := range []string{"10.10.0.5", "10.10.0.6"} {
 			addr := netip.MustParseAddr(lb)
-			s.Endpoints[addr] = &directory.Endpoint{
+			s.Endpoints = s.Endpoints.With(addr, &directory.Endpoint{
 				Name: "lb-net", Kind: directory.LoadBalancer, Addr: addr, MAC: encap.EndpointMAC(addr), VTEP: w.nodes[i].addr,
-			}
+			})
 		}
 	})
 	for _, sb := range []*sandbox{a, b} {
@@ -205,7 +205,7 @@ func TestVIP(t *testing.T) {
 	if lb0.count("10.10.0.9") == 0 || lb1.count("10.10.0.9") == 0 {
 		t.Error("a VIP was not answered on the client's own node")
 	}
-	w.publish("net", func(s *directory.Snapshot) { s.VIPs = nil })
+	w.publish("net", func(s *directory.Snapshot) { s.VIPs = directory.Map[netip.Addr, *directory.Service]{} })
 	if err := a.tryPing(vip, lab.Ping{}, 300*time.Millisecond); err == nil {
 		t.Error("a VIP that is gone answered")
 	}
@@ -226,8 +226,8 @@ func TestVIPOnTheWire(t *testing.T) {
 	vip, lb := netip.MustParseAddr("10.10.0.9"), netip.MustParseAddr("10.10.0.5")
 	client := netip.MustParseAddr("10.10.0.200")
 	w.publish("net", func(s *directory.Snapshot) {
-		s.VIPs = map[netip.Addr]*directory.Service{vip: {ID: "s", Name: "s", VIP: vip}}
-		s.Endpoints[lb] = &directory.Endpoint{Kind: directory.LoadBalancer, Addr: lb, MAC: encap.EndpointMAC(lb), VTEP: w.nodes[1].addr}
+		s.VIPs = directory.MapOf(map[netip.Addr]*directory.Service{vip: {ID: "s", Name: "s", VIP: vip}})
+		s.Endpoints = s.Endpoints.With(lb, &directory.Endpoint{Kind: directory.LoadBalancer, Addr: lb, MAC: encap.EndpointMAC(lb), VTEP: w.nodes[1].addr})
 		s.StaticVTEPs = []directory.StaticVTEP{{Name: "x", VTEP: netip.MustParseAddr("192.0.2.9"), Addr: client, MAC: encap.EndpointMAC(client)}}
 	})
 	w.nodes[0].sandbox("sa", "net", "10.10.0.3/16")
@@ -383,7 +383,7 @@ func TestStackSuper(t *testing.T) {
 	addr := netip.MustParseAddr("10.10.0.5")
 	e := w.nodes[1].stack(StackPortConfig{NetworkID: "net", Addrs: []netip.Addr{addr}}, false)
 	w.publish("net", func(s *directory.Snapshot) {
-		s.Endpoints[addr] = &directory.Endpoint{Addr: addr, MAC: encap.EndpointMAC(addr), VTEP: w.nodes[1].addr}
+		s.Endpoints = s.Endpoints.With(addr, &directory.Endpoint{Addr: addr, MAC: encap.EndpointMAC(addr), VTEP: w.nodes[1].addr})
 	})
 	sender := w.nodes[0].stack(StackPortConfig{NetworkID: "net", Addrs: []netip.Addr{netip.MustParseAddr("10.10.0.6")}}, false)
 	var wg sync.WaitGroup

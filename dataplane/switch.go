@@ -260,7 +260,7 @@ func (s *Switch) publish(id string) {
 			s.log.Error("two networks with one VNI", "vni", snap.VNI, "network", other.snap.Name, "refused", snap.Name)
 			delete(s.nets, id)
 		} else {
-			next.add(s.compile(snap))
+			next.add(s.compile(snap, old.networks[id]))
 		}
 	}
 	for slot, p := range s.ports {
@@ -351,8 +351,8 @@ func (s *Switch) forgetPeers(t *table) {
 		for _, v := range n.peers {
 			used[v.peer] = true
 		}
-		for _, r := range n.fib {
-			used[r.behind.vtep] = true
+		for p := range n.from.behind {
+			used[p] = true
 		}
 	}
 	for addr, p := range s.peers {

@@ -38,13 +38,15 @@ type network struct {
 	// Of an encrypted network alone.
 	nodes map[*crypto.Peer]*sealedPeer // who may send
 
-	fib map[netip.Addr]route // inner address → where it is
+	fib directory.Map[netip.Addr, route] // inner address → where it is
 	// star marks a network that is not on the wire: what its ports send goes to
 	// the hub, nil if there is none, and what that sends to them.
 	star bool
 	hub  *Port
 	// speaks is set on the one node that answers for the VIPs on the wire.
 	speaks bool
+
+	from sources // of fib; for who compiles the next version
 }
 
 // A vtep is a peer's part in one network.
@@ -91,93 +93,8 @@ type account struct {
 // waits returns how many wire packets wait for anything.
 func (a *account) waits() int { return a.neighbours.waiting() + int(a.held.Load()) }
 
-// compile builds the forwarding state of snap. Ports come first: an address
-// that is here is here, whatever gossip says of it.
-func (s *Switch) compile(snap *directory.Snapshot) *network {
-	n := &network{
-		account: s.account(snap.ID),
-		snap:    snap,
-		star:    isStar(snap),
-		mtu:     snap.MTU,
-		peers:   make(map[netip.Addr]vtep, len(snap.Peers)+len(snap.StaticVTEPs)),
-		fib:     make(map[netip.Addr]route, len(snap.Endpoints)),
-	}
-	if n.mtu <= 0 {
-		n.mtu = encap.DefaultMTU
-	}
-	n.mss4, n.mss6 = uint16(encap.MSS(n.mtu, false)), uint16(encap.MSS(n.mtu, true))
-	switch {
-	case n.star:
-	case snap.Encrypted:
-		n.addNodes(s)
-	default:
-		n.addRemote(s)
-	}
-	for _, sub := range snap.Subnets {
-		if b, ok := broadcast(sub.Prefix); ok {
-			n.fib[b] = route{group: true}
-		}
-	}
-	for vip := range snap.VIPs {
-		n.fib[vip] = route{vip: true}
-	}
-	for _, p := range s.ports {
-		if p != nil && p.cfg.NetworkID == snap.ID {
-			n.addPort(p)
-		}
-	}
-	return n
-}
-
 // isStar reports whether a network never leaves the node: VNI 0 is for those.
 func isStar(snap *directory.Snapshot) bool { return snap.VNI == 0 }
-
-// addRemote adds the peers, and what is behind them.
-func (n *network) addRemote(s *Switch) {
-	for addr := range n.snap.Peers {
-		n.addPeer(s, addr)
-	}
-	for _, v := range n.snap.StaticVTEPs {
-		p := n.addPeer(s, v.VTEP)
-		if p == nil {
-			continue
-		}
-		e := n.peers[v.VTEP]
-		e.static, e.learn = true, e.learn || v.Learn
-		n.peers[v.VTEP] = e
-		if v.Learn {
-			n.learn = append(n.learn, p)
-		} else {
-			n.fib[v.Addr] = route{behind: place{vtep: p}, mac: v.MAC}
-		}
-	}
-	for addr, ep := range n.snap.Endpoints {
-		r := route{mac: ep.MAC}
-		if s.foreign(ep.VTEP) {
-			r.behind.vtep = s.peer(ep.VTEP)
-		}
-		n.fib[addr] = r
-	}
-	n.speaks = s.isLowest(n.snap)
-}
-
-// addPort adds a port of this node, and the VIPs if it is the one that has them.
-func (n *network) addPort(p *Port) {
-	if p.stack != nil && p.stack.vips {
-		for vip := range n.snap.VIPs {
-			// The address of a port is that, whatever gossip says of it.
-			if n.fib[vip].port == nil {
-				n.fib[vip] = route{port: p, mac: p.cfg.MAC, vip: true}
-			}
-		}
-	}
-	if p.stack != nil && p.stack.hub {
-		n.hub = p
-	}
-	for _, a := range p.cfg.Addrs {
-		n.fib[a] = route{port: p, mac: p.cfg.MAC}
-	}
-}
 
 // isLowest reports whether this node has the lowest underlay address of those on
 // a network, so that one node answers for the VIPs that all of them have. That a
@@ -196,17 +113,6 @@ func (s *Switch) isLowest(snap *directory.Snapshot) bool {
 // of the underlay's family.
 func (s *Switch) foreign(addr netip.Addr) bool {
 	return addr.IsValid() && addr != s.local.Addr() && addr.Is4() == s.local.Addr().Is4()
-}
-
-// addPeer notes that addr may send.
-func (n *network) addPeer(s *Switch, addr netip.Addr) *peer {
-	if !s.foreign(addr) {
-		return nil
-	}
-	e := n.peers[addr]
-	e.peer = s.peer(addr)
-	n.peers[addr] = e
-	return e.peer
 }
 
 // broadcast returns the directed broadcast address of an IPv4 subnet.
@@ -237,7 +143,7 @@ func (n *network) gateway(src, dst netip.Addr) netip.Addr {
 // all. One that nobody is known to have is let in, since gossip may lag behind a
 // new endpoint's first packet.
 func (n *network) mayComeFrom(src netip.Addr, p place) (why Drop, ok bool) {
-	if r, known := n.fib[src]; known {
+	if r, known := n.fib.Get(src); known {
 		return DropStolenSource, r.behind == p && p != place{}
 	}
 	return DropForeignSource, n.snap.Contains(src)

@@ -44,7 +44,7 @@ func (t *transmitter) tooBigForUnderlay(b *batch) {
 		return
 	}
 	// The packet came from a port of this worker's table, which is still in use.
-	if r := b.net.fib[orig.Src()]; r.port != nil {
+	if r := b.net.fib.At(orig.Src()); r.port != nil {
 		t.answerTooBig(b.net, r.port, orig, encap.InnerMTU(link, v6))
 	}
 }

@@ -58,7 +58,7 @@ func drainID(endpointID string) uint64 {
 // note takes in a snapshot that has just been published.
 func (a *acks) note(snap *directory.Snapshot, self string) {
 	var draining []uint64
-	for _, ep := range snap.Endpoints {
+	for _, ep := range snap.Endpoints.All() {
 		if ep.Disabled && ep.NodeID != self {
 			draining = append(draining, drainID(ep.ID))
 		}

@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -194,15 +193,15 @@ func TestDrainRefuses(t *testing.T) {
 // that it applied.
 func TestAcks(t *testing.T) {
 	snapshot := func(version uint64, draining ...string) *directory.Snapshot {
-		snap := &directory.Snapshot{Version: version, Endpoints: make(map[netip.Addr]*directory.Endpoint)}
+		snap := &directory.Snapshot{Version: version}
 		for i, id := range draining {
 			ep := testEP(0, i+1)
 			ep.ID, ep.Disabled, ep.NodeID = id, true, "other"
-			snap.Endpoints[ep.Addr] = &ep
+			snap.Endpoints = snap.Endpoints.With(ep.Addr, &ep)
 		}
 		own := testEP(0, 1000)
 		own.Disabled, own.NodeID = true, "self"
-		snap.Endpoints[own.Addr] = &own
+		snap.Endpoints = snap.Endpoints.With(own.Addr, &own)
 		return snap
 	}
 	var a acks

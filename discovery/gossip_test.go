@@ -227,7 +227,7 @@ func TestThousandEndpoints(t *testing.T) {
 	named := func(count int) func() bool {
 		return func() bool {
 			found := 0
-			for _, ep := range nodes[1].store.Load(testNet(0).ID).Endpoints {
+			for _, ep := range nodes[1].store.Load(testNet(0).ID).Endpoints.All() {
 				if ep.Kind == directory.Task {
 					found++
 				}

@@ -379,19 +379,20 @@ func (n *network) snapshot(version uint64) (snap *directory.Snapshot, conflicts 
 		Labels:      n.cfg.Labels,
 		Options:     n.cfg.Options,
 		StaticVTEPs: n.opts.StaticVTEPs,
-		Endpoints:   make(map[netip.Addr]*directory.Endpoint, len(n.local)+len(n.remote)),
 	}
 	o, _ := n.settle()
 	chosen, conflicts := n.elect(o)
+	endpoints := directory.NewEditor[netip.Addr, *directory.Endpoint](len(n.local) + len(chosen))
 	for addr, c := range chosen {
-		snap.Endpoints[addr] = c.ep
+		endpoints.Set(addr, c.ep)
 	}
 	for _, ep := range n.local {
-		if _, taken := snap.Endpoints[ep.Addr]; taken {
+		if _, taken := endpoints.Get(ep.Addr); taken {
 			conflicts++
 		}
-		snap.Endpoints[ep.Addr] = &ep
+		endpoints.Set(ep.Addr, &ep)
 	}
+	snap.Endpoints = endpoints.Map()
 	if o != nil {
 		n.disputes = conflicts
 		conflicts += n.waiting
@@ -421,10 +422,10 @@ func (n *network) mtu() int {
 // peers returns the VTEPs of the network: the members by their gossip address,
 // which is where their data path is unless they were told otherwise, and any
 // other address that an endpoint's record names.
-func (n *network) peers(endpoints map[netip.Addr]*directory.Endpoint) map[netip.Addr]string {
+func (n *network) peers(endpoints directory.Map[netip.Addr, *directory.Endpoint]) map[netip.Addr]string {
 	peers := make(map[netip.Addr]string, len(n.members)+1)
 	maps.Copy(peers, n.members)
-	for _, ep := range endpoints {
+	for _, ep := range endpoints.All() {
 		if _, known := peers[ep.VTEP]; !known {
 			peers[ep.VTEP] = ""
 		}

@@ -36,7 +36,7 @@ func learn(t *testing.T, n *network, table, id string, value []byte) (changed bo
 // lookup returns the endpoint at innerIP in a new snapshot.
 func lookup(n *network) (*directory.Endpoint, int) {
 	snap, conflicts := n.snapshot(1)
-	return snap.Endpoints[innerIP], conflicts
+	return snap.Endpoints.At(innerIP), conflicts
 }
 
 // The records of an endpoint arrive in either order, change and go.
@@ -199,13 +199,13 @@ func TestPending(t *testing.T) {
 			t.Fatal(err)
 		}
 		snap, _ := n.snapshot(1)
-		if snap.Endpoints[innerIP].Pending != pending || len(n.local) != 1 {
-			t.Errorf("pending %t: %+v", pending, snap.Endpoints[innerIP])
+		if snap.Endpoints.At(innerIP).Pending != pending || len(n.local) != 1 {
+			t.Errorf("pending %t: %+v", pending, snap.Endpoints.At(innerIP))
 		}
 		if e := n.entries["a"]; e.place == nil || (e.naming == nil) != pending {
 			t.Errorf("pending %t: announces %+v", pending, e)
 		}
-		if _, serves := snap.Services["id-web"]; serves == pending {
+		if _, serves := snap.Services.Get("id-web"); serves == pending {
 			t.Errorf("pending %t: services %v", pending, snap.Services)
 		}
 	}
@@ -231,8 +231,8 @@ func TestServiceOfEndpoint(t *testing.T) {
 		learn(t, n, peerTable, "a", peerRecord(t, "10.10.0.9/16", "02:42:0a:0a:00:09", "192.0.2.11"))
 		learn(t, n, endpointTable, "a", naming)
 		snap, _ := n.snapshot(1)
-		s := snap.VIPs[vip]
-		if s == nil || s != snap.Services["id-web"] || len(s.Backends) != 1 {
+		s := snap.VIPs.At(vip)
+		if s == nil || s != snap.Services.At("id-web") || len(s.Backends) != 1 {
 			t.Fatalf("services %v, VIPs %v", snap.Services, snap.VIPs)
 		}
 		if ingress != slices.Equal(s.Ports, ports) {
@@ -257,7 +257,7 @@ func TestServiceOfEndpoint(t *testing.T) {
 	}
 	learn(t, n, peerTable, "a", peerRecord(t, "10.10.0.9/16", "02:42:0a:0a:00:09", "192.0.2.11"))
 	learn(t, n, endpointTable, "a", naming)
-	if snap, _ := n.snapshot(1); len(snap.VIPs) != 0 || len(snap.Services) != 1 {
+	if snap, _ := n.snapshot(1); snap.VIPs.Len() != 0 || snap.Services.Len() != 1 {
 		t.Errorf("a VIP of another network was taken: %v", snap.VIPs)
 	}
 }

@@ -88,11 +88,11 @@ func TestOwnEndpoints(t *testing.T) {
 	e := v.entries["own"]
 	o := seen()
 	o.says("own", e.place)
-	if snap, _ := o.snapshot(1); snap.Endpoints[local.Addr] == nil || snap.Endpoints[local.Addr].Owner != "self" {
+	if snap, _ := o.snapshot(1); snap.Endpoints.At(local.Addr) == nil || snap.Endpoints.At(local.Addr).Owner != "self" {
 		t.Errorf("another node sees %v", snap.Endpoints)
 	}
 	o.says("own", e.released)
-	if snap, _ := o.snapshot(1); len(snap.Endpoints) != 0 {
+	if snap, _ := o.snapshot(1); snap.Endpoints.Len() != 0 {
 		t.Error("a released endpoint is still there")
 	}
 
@@ -108,7 +108,7 @@ func TestOwnEndpoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.says("own", v.entries["own"].place)
-	if snap, _ := o.snapshot(1); len(snap.Endpoints) != 1 {
+	if snap, _ := o.snapshot(1); snap.Endpoints.Len() != 1 {
 		t.Error("an endpoint cannot come back after its release")
 	}
 
@@ -123,7 +123,7 @@ func TestOwnEndpoints(t *testing.T) {
 	if err := v.add(local); err != nil {
 		t.Fatal(err)
 	}
-	if snap, _ := v.snapshot(1); snap.Endpoints[local.Addr].Owner != "self" {
+	if snap, _ := v.snapshot(1); snap.Endpoints.At(local.Addr).Owner != "self" {
 		t.Error("a claim of another node wins against a local endpoint")
 	}
 }

@@ -86,7 +86,7 @@ func (v *view) says(endpointID string, record []byte) {
 func (v *view) want(what string, owner *member, id string) {
 	v.t.Helper()
 	snap, _ := v.snapshot(1)
-	ep := snap.Endpoints[netip.MustParseAddr(ownedIP)]
+	ep := snap.Endpoints.At(netip.MustParseAddr(ownedIP))
 	switch {
 	case owner == nil && ep != nil:
 		v.t.Errorf("%s: endpoint %s of %s, want none", what, ep.ID, ep.Owner)
@@ -237,8 +237,8 @@ func TestReplay(t *testing.T) {
 	for what, record := range map[string][]byte{"an older place": old, "a release that was taken back": oldRelease} {
 		v.says("ep", record)
 		v.want(what, owner, "ep")
-		if snap, _ := v.snapshot(1); len(snap.Endpoints) != 1 || v.unproven != 1 {
-			t.Errorf("%s: %d endpoints, %d without a signature", what, len(snap.Endpoints), v.unproven)
+		if snap, _ := v.snapshot(1); snap.Endpoints.Len() != 1 || v.unproven != 1 {
+			t.Errorf("%s: %d endpoints, %d without a signature", what, snap.Endpoints.Len(), v.unproven)
 		}
 	}
 	v.says("ep", owner.claim("ep", ownedIP, released))
@@ -246,7 +246,7 @@ func TestReplay(t *testing.T) {
 	v.says("ep", nil)
 	for _, record := range [][]byte{old, oldRelease, old} {
 		v.says("ep", record)
-		if snap, _ := v.snapshot(1); len(snap.Endpoints) != 0 {
+		if snap, _ := v.snapshot(1); snap.Endpoints.Len() != 0 {
 			t.Errorf("an old record after the release: %v", snap.Endpoints)
 		}
 	}

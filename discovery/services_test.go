@@ -34,7 +34,7 @@ func summary(snap *directory.Snapshot) map[string]any {
 		for _, ep := range s.Backends {
 			addrs = append(addrs, ep.Addr)
 		}
-		m[s.ID] = []any{s.Name, s.VIP, s.Aliases, s.Ports, addrs, len(s.Draining), snap.VIPs[s.VIP] == s}
+		m[s.ID] = []any{s.Name, s.VIP, s.Aliases, s.Ports, addrs, len(s.Draining), snap.VIPs.At(s.VIP) == s}
 	}
 	return m
 }
@@ -55,10 +55,10 @@ func TestServicesEqual(t *testing.T) {
 	complete := func() bool {
 		for _, n := range nodes {
 			snap := n.store.Load(testNet(0).ID)
-			if len(snap.Services) != manyServices {
+			if snap.Services.Len() != manyServices {
 				return false
 			}
-			for _, s := range snap.Services {
+			for _, s := range snap.Services.All() {
 				if len(s.Backends) != tasksEach {
 					return false
 				}
@@ -80,7 +80,7 @@ func TestServicesEqual(t *testing.T) {
 	}
 	for _, n := range nodes {
 		wait(t, soon, "the task out of its service", func() bool {
-			return len(n.store.Load(testNet(0).ID).Services[gone.ServiceID].Backends) == tasksEach-1
+			return len(n.store.Load(testNet(0).ID).Services.At(gone.ServiceID).Backends) == tasksEach-1
 		})
 	}
 }
@@ -121,8 +121,8 @@ func BenchmarkSnapshot(b *testing.B) {
 	for b.Loop() {
 		snap, _ := n.snapshot(1)
 		n.acks.note(snap, "aaaaaaaaaaaa")
-		if len(snap.Services) != manyServices {
-			b.Fatalf("%d services", len(snap.Services))
+		if snap.Services.Len() != manyServices {
+			b.Fatalf("%d services", snap.Services.Len())
 		}
 	}
 }

@@ -188,7 +188,7 @@ func (t *connTable) resetVIP(vip netip.Addr) {
 // resetGone resets the connections to endpoints that snap has not had for grace.
 func (t *connTable) resetGone(snap *directory.Snapshot, now time.Time, grace time.Duration) {
 	t.reset(func(u *use) bool {
-		if ep := snap.Endpoints[u.backend.addr]; ep != nil && ep.ID == u.backend.id {
+		if ep := snap.Endpoints.At(u.backend.addr); ep != nil && ep.ID == u.backend.id {
 			u.gone = time.Time{}
 			return false
 		}

@@ -3,7 +3,6 @@ package netstack
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -152,7 +151,7 @@ func (l *lan) publish() *directory.Snapshot {
 
 func (l *lan) snapshot() *directory.Snapshot {
 	l.version++
-	snap := &directory.Snapshot{Version: l.version, ID: "net-id", Name: "net", MTU: 1450, Endpoints: maps.Clone(l.eps)}
+	snap := &directory.Snapshot{Version: l.version, ID: "net-id", Name: "net", MTU: 1450, Endpoints: directory.MapOf(l.eps)}
 	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)
 	return snap
 }

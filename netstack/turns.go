@@ -87,12 +87,12 @@ func (t *turns) update(snap *directory.Snapshot) {
 	}
 	t.version = snap.Version
 	for id, s := range t.services {
-		if _, stays := snap.Services[id]; !stays {
+		if _, stays := snap.Services.Get(id); !stays {
 			s.update(nil)
 			delete(t.services, id)
 		}
 	}
-	for id, info := range snap.Services {
+	for id, info := range snap.Services.All() {
 		s := t.services[id]
 		if s == nil {
 			s = &service{id: id, known: make(map[string]*backend), turns: make(map[turnKey]*turn)}
@@ -101,7 +101,7 @@ func (t *turns) update(snap *directory.Snapshot) {
 		s.update(info)
 	}
 	clear(t.vips)
-	for vip, info := range snap.VIPs {
+	for vip, info := range snap.VIPs.All() {
 		if s := t.services[info.ID]; s != nil {
 			t.vips[vip] = s
 		}

@@ -16,14 +16,14 @@ func serviceOf(version uint64, hosts ...byte) *directory.Snapshot {
 }
 
 func withDraining(version uint64, hosts, draining []byte) *directory.Snapshot {
-	snap := &directory.Snapshot{Version: version, Endpoints: make(map[netip.Addr]*directory.Endpoint)}
+	snap := &directory.Snapshot{Version: version}
 	for _, host := range slices.Concat(hosts, draining) {
 		ep := &directory.Endpoint{
 			ID: fmt.Sprint("ep", host), Addr: netip.AddrFrom4([4]byte{10, 0, 0, host}),
 			ServiceID: "id", ServiceName: "web", VIP: netip.MustParseAddr("10.0.1.1"),
 			Disabled: slices.Contains(draining, host),
 		}
-		snap.Endpoints[ep.Addr] = ep
+		snap.Endpoints = snap.Endpoints.With(ep.Addr, ep)
 	}
 	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)
 	return snap
@@ -165,7 +165,7 @@ func TestPortsHaveTurnsOfTheirOwn(t *testing.T) {
 // its own port, and those without the published one are passed over.
 func TestPublishedTargets(t *testing.T) {
 	snap := serviceOf(1, 1, 2, 3)
-	for addr, ep := range snap.Endpoints {
+	for addr, ep := range snap.Endpoints.All() {
 		switch addr.As4()[3] {
 		case 1:
 			ep.Ports = []directory.Port{{Target: 80, Published: 8080}}

@@ -54,13 +54,13 @@ func (t *vipTable) ignores(b []byte) bool {
 // the network has no longer.
 func (b *Balancer) updateVIPs(snap *directory.Snapshot) {
 	for vip := range b.vips.owned {
-		_, stays := snap.VIPs[vip]
+		_, stays := snap.VIPs.Get(vip)
 		b.vips.owned[vip] = stays
-		if _, taken := snap.Endpoints[vip]; taken && !stays {
+		if _, taken := snap.Endpoints.Get(vip); taken && !stays {
 			b.conns.resetVIP(vip) // the address is somebody else's now
 		}
 	}
-	for vip := range snap.VIPs {
+	for vip := range snap.VIPs.All() {
 		if _, has := b.vips.owned[vip]; has || vip == b.cfg.Addr.Addr() {
 			continue
 		}

@@ -98,12 +98,12 @@ func (n *Node) addNetworks(st *types.Status, stats dataplane.Stats) {
 		state := types.NetworkState{
 			ID: snap.ID, Name: snap.Name, VNI: uint32(snap.VNI), MTU: snap.MTU,
 			Encrypted: snap.Encrypted,
-			Endpoints: len(snap.Endpoints), Peers: max(len(snap.Peers)-1, 0), Drops: drops[snap.ID],
+			Endpoints: snap.Endpoints.Len(), Peers: max(len(snap.Peers)-1, 0), Drops: drops[snap.ID],
 		}
 		for _, sub := range snap.Subnets {
 			state.Subnets = append(state.Subnets, sub.Prefix)
 		}
-		for _, ep := range snap.Endpoints {
+		for _, ep := range snap.Endpoints.All() {
 			if ep.VTEP == stats.Underlay.Addr() && ep.Kind == directory.Task {
 				state.LocalEndpoints++
 			}

@@ -3,7 +3,6 @@ package directory
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 )
@@ -22,6 +21,8 @@ type Service struct {
 
 	Backends []*Endpoint // take new connections; sorted by Addr
 	Draining []*Endpoint // keep the connections that they have; sorted by Addr
+
+	claim netip.Addr // VIP that it has unless another service does; see Builder.award
 }
 
 // A Protocol is a transport protocol of a published port. The numbers are those
@@ -58,7 +59,7 @@ type Port struct {
 
 // Services returns the services that the endpoints of one network serve, by ID,
 // and those that have a VIP by that. Pending endpoints and load balancers serve
-// none.
+// none. [Builder] does it change by change.
 //
 // Endpoints of one service that say different things about it, as they do while
 // an update replaces them one by one, are settled the same way on all nodes: by
@@ -66,43 +67,17 @@ type Port struct {
 // and published ports are those of all that take new connections. A VIP that two
 // services claim goes to the one with the smaller ID, and one that is the
 // address of an endpoint to nobody.
-func Services(endpoints map[netip.Addr]*Endpoint) (byID map[string]*Service, byVIP map[netip.Addr]*Service) {
-	byID = make(map[string]*Service)
-	byVIP = make(map[netip.Addr]*Service)
-	for _, ep := range endpoints {
-		if ep.ServiceID == "" || ep.Pending || ep.Kind != Task {
-			continue
-		}
-		s := byID[ep.ServiceID]
-		if s == nil {
-			s = &Service{ID: ep.ServiceID}
-			byID[ep.ServiceID] = s
-		}
-		if ep.Disabled {
-			s.Draining = append(s.Draining, ep)
-		} else {
-			s.Backends = append(s.Backends, ep)
-		}
+func Services(endpoints Map[netip.Addr, *Endpoint]) (byID Map[string, *Service], byVIP Map[netip.Addr, *Service]) {
+	b := NewBuilder(endpoints.Len())
+	for _, ep := range endpoints.All() {
+		b.Set(ep)
 	}
-	for _, s := range byID {
-		s.settle(endpoints)
-		if !s.VIP.IsValid() {
-			continue
-		}
-		if rival, claimed := byVIP[s.VIP]; !claimed || s.ID < rival.ID {
-			byVIP[s.VIP] = s
-		}
-	}
-	for _, s := range byID {
-		if byVIP[s.VIP] != s {
-			s.VIP = netip.Addr{}
-		}
-	}
-	return byID, byVIP
+	b.settle()
+	return b.services.Map(), b.vips.Map()
 }
 
-// settle fills in what the endpoints of s say about it.
-func (s *Service) settle(endpoints map[netip.Addr]*Endpoint) {
+// settle fills in what the endpoints of s say about it, and which VIP it claims.
+func (s *Service) settle(endpoints *Editor[netip.Addr, *Endpoint]) {
 	byAddr := func(a, b *Endpoint) int { return a.Addr.Compare(b.Addr) }
 	slices.SortFunc(s.Backends, byAddr)
 	slices.SortFunc(s.Draining, byAddr)
@@ -122,12 +97,29 @@ func (s *Service) settle(endpoints map[netip.Addr]*Endpoint) {
 	// The VIP stays while anybody holds on to it: connections go through it.
 	for _, list := range [][]*Endpoint{s.Backends, s.Draining} {
 		for _, ep := range list {
-			if _, taken := endpoints[ep.VIP]; ep.VIP.IsValid() && !taken {
-				s.VIP = ep.VIP
+			if _, taken := endpoints.Get(ep.VIP); ep.VIP.IsValid() && !taken {
+				s.claim = ep.VIP
 				return
 			}
 		}
 	}
+}
+
+// named returns the virtual addresses that the endpoints of s name, sorted, each
+// once. s may be nil.
+func (s *Service) named() (vips []netip.Addr) {
+	if s == nil {
+		return nil
+	}
+	for _, list := range [][]*Endpoint{s.Backends, s.Draining} {
+		for _, ep := range list {
+			if ep.VIP.IsValid() && (len(vips) == 0 || ep.VIP != vips[len(vips)-1]) {
+				vips = append(vips, ep.VIP)
+			}
+		}
+	}
+	slices.SortFunc(vips, netip.Addr.Compare)
+	return slices.Compact(vips)
 }
 
 // addPorts adds the ports that are not published yet.
@@ -157,7 +149,7 @@ func (ep *Endpoint) Target(p Port) (target uint16, ok bool) {
 
 // SortedServices returns the services of the network, sorted by name.
 func (s *Snapshot) SortedServices() []*Service {
-	return slices.SortedFunc(maps.Values(s.Services), func(a, b *Service) int {
+	return slices.SortedFunc(s.Services.Values(), func(a, b *Service) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})
 }

@@ -29,6 +29,12 @@ func byAddr(eps ...*Endpoint) map[netip.Addr]*Endpoint {
 	return m
 }
 
+// services is [Services] with Go maps.
+func services(eps map[netip.Addr]*Endpoint) (map[string]*Service, map[netip.Addr]*Service) {
+	byID, byVIP := Services(MapOf(eps))
+	return maps.Collect(byID.All()), maps.Collect(byVIP.All())
+}
+
 func draining(ep *Endpoint) { ep.Disabled = true }
 
 func TestServices(t *testing.T) {
@@ -42,7 +48,7 @@ func TestServices(t *testing.T) {
 		backend(20, func(ep *Endpoint) { ep.ServiceID = "" }),
 		backend(30, func(ep *Endpoint) { ep.ServiceID, ep.ServiceName, ep.VIP = "id-rr", "rr", netip.Addr{} }),
 	)
-	byID, byVIP := Services(eps)
+	byID, byVIP := services(eps)
 	web, rr := byID["id-web"], byID["id-rr"]
 	if len(byID) != 2 || web == nil || rr == nil {
 		t.Fatalf("services %v", byID)
@@ -105,9 +111,9 @@ func TestServicesSettle(t *testing.T) {
 		},
 	} {
 		tc.want.ID, tc.want.Name, tc.want.VIP = "id-web", "web", netip.MustParseAddr("10.10.0.2")
-		byID, _ := Services(byAddr(tc.eps...))
+		byID, _ := services(byAddr(tc.eps...))
 		got := *byID["id-web"]
-		got.Backends, got.Draining = nil, nil
+		got.Backends, got.Draining, got.claim = nil, nil, netip.Addr{}
 		if !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: got %+v, want %+v", tc.name, got, tc.want)
 		}
@@ -124,7 +130,7 @@ func TestServicesSettle(t *testing.T) {
 func TestServicesContradict(t *testing.T) {
 	other := func(id string) func(*Endpoint) { return func(ep *Endpoint) { ep.ServiceID = id } }
 	thief := func(ep *Endpoint) { ep.ServiceID, ep.VIP = "id-a", netip.AddrFrom4([4]byte{10, 10, 0, 9}) }
-	byID, byVIP := Services(byAddr(backend(9, other("id-c")), backend(10, other("id-b")), backend(11, thief)))
+	byID, byVIP := services(byAddr(backend(9, other("id-c")), backend(10, other("id-b")), backend(11, thief)))
 	vip := netip.MustParseAddr("10.10.0.2")
 	if len(byVIP) != 1 || byVIP[vip] != byID["id-b"] || byID["id-b"].VIP != vip {
 		t.Errorf("VIPs %v", byVIP)
@@ -149,9 +155,9 @@ func TestServicesAreStable(t *testing.T) {
 			ep.Disabled = host%4 == 0
 		}))
 	}
-	first, firstVIPs := Services(byAddr(eps...))
+	first, firstVIPs := services(byAddr(eps...))
 	for range 20 {
-		byID, byVIP := Services(maps.Clone(byAddr(eps...)))
+		byID, byVIP := services(maps.Clone(byAddr(eps...)))
 		if !reflect.DeepEqual(byID, first) || !reflect.DeepEqual(byVIP, firstVIPs) {
 			t.Fatal("the same endpoints gave other services")
 		}

@@ -33,12 +33,12 @@ type Snapshot struct {
 
 	// Endpoints by inner address: those of this node, present at once, and
 	// those that gossip tells of, of both kinds.
-	Endpoints map[netip.Addr]*Endpoint
+	Endpoints Map[netip.Addr, *Endpoint]
 
 	// Services by ID, and those of them that have a VIP by that, as the endpoints
 	// tell; see [Services].
-	Services map[string]*Service
-	VIPs     map[netip.Addr]*Service
+	Services Map[string, *Service]
+	VIPs     Map[netip.Addr, *Service]
 
 	// Peers holds the underlay addresses of the nodes that are on this network
 	// and so may send frames of it, this node's own included. The value is the
@@ -135,8 +135,7 @@ type StaticVTEP struct {
 
 // Lookup returns the endpoint that has the inner address a.
 func (s *Snapshot) Lookup(a netip.Addr) (*Endpoint, bool) {
-	ep, ok := s.Endpoints[a]
-	return ep, ok
+	return s.Endpoints.Get(a)
 }
 
 // Contains reports whether a lies in one of the network's subnets.

@@ -37,7 +37,7 @@ func TestSnapshotLookup(t *testing.T) {
 	a := netip.MustParseAddr("10.10.0.9")
 	s := &Snapshot{
 		Subnets:   []Subnet{{Prefix: netip.MustParsePrefix("10.10.0.0/16")}},
-		Endpoints: map[netip.Addr]*Endpoint{a: {ID: "x"}},
+		Endpoints: MapOf(map[netip.Addr]*Endpoint{a: {ID: "x"}}),
 	}
 	if ep, ok := s.Lookup(a); !ok || ep.ID != "x" {
 		t.Errorf("got %v, %v", ep, ok)

@@ -40,12 +40,11 @@ func task(service, vip string, slot int, a string) *directory.Endpoint {
 func network(s *directory.Store, name, subnet string, version uint64, eps ...*directory.Endpoint) {
 	snap := &directory.Snapshot{
 		Version: version, ID: "id-" + name, Name: name, VNI: 4097,
-		Subnets:   []directory.Subnet{{Prefix: netip.MustParsePrefix(subnet)}},
-		Ingress:   name == "ingress",
-		Endpoints: make(map[netip.Addr]*directory.Endpoint),
+		Subnets: []directory.Subnet{{Prefix: netip.MustParsePrefix(subnet)}},
+		Ingress: name == "ingress",
 	}
 	for _, ep := range eps {
-		snap.Endpoints[ep.Addr] = ep
+		snap.Endpoints = snap.Endpoints.With(ep.Addr, ep)
 	}
 	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)
 	s.Publish(snap)

@@ -90,10 +90,10 @@ func newIndex(snap *directory.Snapshot) *index {
 	if snap.Ingress || snap.VNI == 0 {
 		return ix // for routing only; VNI 0 is the gateway bridge
 	}
-	for _, ep := range snap.Endpoints {
+	for _, ep := range snap.Endpoints.All() {
 		ix.addEndpoint(ep)
 	}
-	for _, svc := range snap.Services {
+	for _, svc := range snap.Services.All() {
 		ix.addService(svc)
 	}
 	for _, r := range ix.records {

@@ -94,7 +94,7 @@ func TestIsolation(t *testing.T) {
 
 func TestAllNetworks(t *testing.T) {
 	s := world()
-	s.Publish(&directory.Snapshot{ID: "hub", Name: "aaa", Endpoints: nil})
+	s.Publish(&directory.Snapshot{ID: "hub", Name: "aaa"})
 	server := serve(t, New(Config{Store: s}), Scope{All: true})
 	for name, want := range map[string]string{"my-test": "10.10.0.2", "only": "10.20.0.8", "my-test.other.net": "10.20.0.2"} {
 		if got := addresses(exchange(t, "udp", server, question(name, dns.TypeA))); !slices.Equal(got, []string{want}) {

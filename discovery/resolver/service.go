@@ -40,7 +40,7 @@ func (c *client) service(q *query, networks []*index) *dns.Msg {
 func (c *client) ports(serviceID, name, proto string) []directory.Port {
 	var out []directory.Port
 	for _, snap := range c.s.cfg.Store.Networks() {
-		svc := snap.Services[serviceID]
+		svc := snap.Services.At(serviceID)
 		if !snap.Ingress || svc == nil {
 			continue
 		}
