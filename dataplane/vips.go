@@ -18,7 +18,7 @@ import (
 // or where it could be taken for what was sent to one.
 func (p *Port) mayTranslate(n *network, r route, ip encap.IP) bool {
 	return p.flows != nil &&
-		(r.vip || p.flows.Live() || ip.Protocol == encap.ProtocolUDP && len(n.snap.VIPs) > 0)
+		(r.vip || p.flows.Live() || ip.Protocol == encap.ProtocolUDP && n.snap.VIPs.Len() > 0)
 }
 
 // translate takes a packet to where its flow goes.
@@ -29,7 +29,7 @@ func (f *forwarder) translate(n *network, p *Port, r route, known bool, ip encap
 	}
 	switch p.flows.Out(frame, ip, b, known && !r.vip) {
 	case vip.Translated:
-		r, known = n.fib[ip.Dst()]
+		r, known = n.fib.Get(ip.Dst())
 	case vip.Consumed:
 		p.account.ledgers[f.worker].consumed.add(plan.Count(), plan.WireLen())
 		return
@@ -111,7 +111,7 @@ func (v *services) do(j vip.Job) {
 		return // it was read before
 	}
 	n.ledgers[v.worker].originated.add(1, len(ip.Packet))
-	r, known := n.fib[ip.Dst()]
+	r, known := n.fib.Get(ip.Dst())
 	v.route(n, p, r, known, ip, plan, frame)
 	v.tx.flush()
 }
@@ -131,7 +131,7 @@ func (v *services) Has(owner any, addr netip.Addr, endpointID string) (has, know
 	if n == nil {
 		return false, false
 	}
-	ep := n.snap.Endpoints[addr]
+	ep := n.snap.Endpoints.At(addr)
 	return ep != nil && ep.ID == endpointID, true
 }
 
