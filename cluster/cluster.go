@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -243,6 +244,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { c.attachments.releaseLoop(runCtx) })
 	wg.Go(func() { c.reap(runCtx) })
+	wg.Go(func() { c.keepRecord(runCtx) })
 	if c.cfg.Trust != nil {
 		wg.Go(func() { c.watchCredentials(runCtx) })
 		wg.Go(func() { c.watchRemoved(runCtx) })
@@ -314,6 +316,12 @@ func (c *Cluster) firstConfig() (sc startConfig, restored bool, err error) {
 			c.log.Info("restarting as a member of the swarm in the state folder; --join is not needed", "state", c.state.path)
 		}
 		sc.joinAddr, sc.Joining = sc.Joining, ""
+		if err = sc.follow(&c.cfg, cmp.Or(sc.joinAddr, c.state.otherPeer(sc.AdvertiseAddr))); err != nil {
+			return sc, true, err
+		}
+		if sc.former.IsValid() {
+			c.log.Info("this node has another address than when it ran last", "address", sc.AdvertiseAddr, "former", sc.former)
+		}
 	} else {
 		// What an interrupted first start left behind is of no use.
 		if err := c.state.clear(); err != nil {
@@ -326,13 +334,12 @@ func (c *Cluster) firstConfig() (sc startConfig, restored bool, err error) {
 		sc.DataPathPort = c.cfg.DataPathPort
 		sc.availability = c.cfg.Availability
 		sc.addrPool, sc.subnetSize = c.cfg.DefaultAddrPool, c.cfg.SubnetSize
+		c.overrideAddrs(&sc)
 	}
-	c.overrideAddrs(&sc)
 	return sc, restored, sc.completeAddrs()
 }
 
-// overrideAddrs lets the addresses that the process was started with win over
-// those of the state folder.
+// overrideAddrs sets the addresses that the process was started with.
 func (c *Cluster) overrideAddrs(sc *startConfig) {
 	if c.cfg.ListenAddr.Addr().IsValid() {
 		sc.ListenAddr = c.cfg.ListenAddr

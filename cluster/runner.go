@@ -191,7 +191,7 @@ func (r *runner) supervise(ctx context.Context) {
 // runOnce runs one SwarmKit node from start to end.
 func (r *runner) runOnce(ctx context.Context) error {
 	sc := r.snapshot().config
-	if err := r.c.state.forgetSelf(sc.AdvertiseAddr); err != nil {
+	if err := r.c.state.forgetSelf(sc.AdvertiseAddr, sc.former); err != nil {
 		return err
 	}
 	conf, err := r.nodeConfig(sc)

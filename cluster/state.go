@@ -53,6 +53,7 @@ type startConfig struct {
 	addrPool            []netip.Prefix
 	subnetSize          uint32
 	forceNewCluster     bool
+	former              netip.AddrPort // AdvertiseAddr of the last run, if it was another
 }
 
 // A stateDir is the folder with SwarmKit's state and ours.
@@ -154,27 +155,40 @@ func (d *stateDir) write(name string, data []byte) error {
 	return os.Rename(tmp, d.file(name))
 }
 
-// forgetSelf takes this node out of SwarmKit's list of managers. The agent of
-// a manager that restarts would else call its own TCP port before that
-// listens, and lose a second; without it, it waits for the local manager.
-func (d *stateDir) forgetSelf(advertise netip.AddrPort) error {
-	const peersFile = "state.json"
+// peersFile is SwarmKit's list of managers.
+const peersFile = "state.json"
+
+// peers returns the managers that the node knew when it ran last.
+func (d *stateDir) peers() (peers []swarmapi.Peer, err error) {
 	data, err := os.ReadFile(d.file(peersFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
-	var peers []swarmapi.Peer
 	if err == nil {
 		err = json.Unmarshal(data, &peers)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", d.file(peersFile), err)
+		return nil, fmt.Errorf("%s: %w", d.file(peersFile), err)
 	}
-	others := slices.DeleteFunc(slices.Clone(peers), func(p swarmapi.Peer) bool { return p.Addr == advertise.String() })
+	return peers, nil
+}
+
+// forgetSelf takes this node's addresses out of SwarmKit's list of managers. The
+// agent of a manager that restarts would else call its own TCP port before that
+// listens, and lose a second; without it, it waits for the local manager.
+func (d *stateDir) forgetSelf(own ...netip.AddrPort) error {
+	peers, err := d.peers()
+	if err != nil {
+		return err
+	}
+	others := slices.DeleteFunc(slices.Clone(peers), func(p swarmapi.Peer) bool {
+		return slices.ContainsFunc(own, func(a netip.AddrPort) bool { return p.Addr == a.String() })
+	})
 	if len(others) == len(peers) {
 		return nil
 	}
-	if data, err = json.Marshal(others); err != nil {
+	data, err := json.Marshal(others)
+	if err != nil {
 		return err
 	}
 	return d.write(peersFile, data)
