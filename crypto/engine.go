@@ -3,7 +3,6 @@ package crypto
 import (
 	"context"
 	"errors"
-	"hash/maphash"
 	"io"
 	"log/slog"
 	"maps"
@@ -12,8 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.zx2c4.com/wireguard/device"
 )
 
 // Times of the state machine. Those of sessions are WireGuard's.
@@ -78,39 +75,36 @@ type Engine struct {
 	local   atomic.Pointer[local]
 	stop    atomic.Bool
 	stamps  stamper // of the engine's goroutine
-	cookie  *limiter
-	rate    *limiter
-
-	repeated repeats
-	calls    bucket // initiations to nodes that have proven nothing
+	gate    gate
+	calls   pacer // initiations to nodes that have proven nothing
 
 	awaited [1 << 12]atomic.Int32 // attempts by the low bits of their index
 
 	receiving atomic.Pointer[map[uint32]*Session] // never changed, but replaced
 	refused   [refusals]atomic.Uint64
 
-	mu          sync.Mutex
-	epochs      []Epoch // oldest first
-	members     map[string]*member
-	crowded     bool // members is full, and none of them can be forgotten
-	revoked     map[string]bool
-	initiated   map[uint32]*Peer // attempts by their index
-	seen        stampTable
-	halfOpen    int
-	loadedUntil time.Time
+	mu        sync.Mutex
+	epochs    []Epoch // oldest first
+	members   map[string]*member
+	crowded   bool // members is full, and none of them can be forgotten
+	revoked   map[string]bool
+	initiated map[uint32]*Peer // attempts by their index
+	seen      stampTable
+	halfOpen  int
 }
 
 // local is the identity of now with what is derived from it.
 type local struct {
 	id      *Identity
-	checker *device.CookieChecker
+	checker *checker
 }
 
 // A message is a handshake message on its way to the engine.
 type message struct {
-	from netip.Addr
-	n    int
-	buf  [MaxHandshakeLen]byte
+	from   netip.Addr
+	n      int
+	demand bool // an initiation that gets a cookie and nothing else
+	buf    [MaxHandshakeLen]byte
 }
 
 // New returns an engine that waits for [Engine.Run].
@@ -130,12 +124,11 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, clock: cfg.Clock, log: cfg.Log,
 		queue: make(chan *message, queueLen), cookies: make(chan *message, cookiesLen), kicks: make(chan struct{}, 1),
-		spare:  sync.Pool{New: func() any { return new(message) }},
-		cookie: newLimiter(),
-		rate:   newLimiter(), repeated: repeats{seed: maphash.MakeSeed()},
+		spare:   sync.Pool{New: func() any { return new(message) }},
 		members: make(map[string]*member), revoked: make(map[string]bool),
 		initiated: make(map[uint32]*Peer), seen: newStampTable(),
 	}
+	e.gate.init(e.clock())
 	e.receiving.Store(&map[uint32]*Session{})
 	return e, nil
 }
@@ -248,13 +241,14 @@ func (e *Engine) epoch(tag uint64) (Epoch, bool) {
 // closed. A member that nobody named may begin a session all the same: gossip
 // tells the two ends of each other at different times.
 func (e *Engine) SetPeers(infos []PeerInfo) {
-	named := make(map[string]bool, len(infos))
+	named, places := make(map[string]bool, len(infos)), make(map[netip.Addr]bool, len(infos))
 	for _, info := range infos {
 		if info.Addr.IsValid() {
-			named[info.NodeID] = true
+			named[info.NodeID], places[info.Addr.Unmap()] = true, true
 		}
 	}
 	var gone []string
+	e.gate.places.Store(&places)
 	e.mu.Lock()
 	for id, m := range e.members {
 		if m.info != nil && !named[id] {

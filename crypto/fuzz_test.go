@@ -83,7 +83,7 @@ func fuzzMessage(f *testing.F, kind MessageType) {
 		return through(from, to, d)
 	}
 	if kind == CookieReply {
-		b.engine.loadedUntil = s.now.Add(time.Hour)
+		b.engine.gate.loadedUntil.Store(int64(time.Hour))
 	}
 	a.engine.SetPeers(s.infos(a, []Policy{Auto}))
 	s.run(10 * time.Millisecond)

@@ -191,10 +191,7 @@ func TestForgedCookies(t *testing.T) {
 	checker := newChecker(b.identity.state.Static)
 	s.tap = func(from, to netip.Addr, d []byte) bool {
 		if from == a.addr && MessageType(d[0]) == Initiation {
-			reply, err := writeCookieReply(checker, d, netip.MustParseAddr("203.0.113.1"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			reply := checker.reply(d, netip.MustParseAddr("203.0.113.1"), s.now)
 			for _, after := range []time.Duration{500 * time.Microsecond, 20 * time.Millisecond} {
 				s.inject(after, to, a.addr, reply)
 			}

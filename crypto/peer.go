@@ -5,8 +5,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"golang.zx2c4.com/wireguard/device"
 )
 
 // A PeerInfo says with whom sessions are wanted. Where it comes from need not be
@@ -62,8 +60,8 @@ type Peer struct {
 	renew    bool       // gossip tells of a new key or address: the session may be dead
 	failure  Refusal
 	wantedAt time.Time // when the engine saw wanted
-	marker   *device.CookieGenerator
-	marked   [32]byte // static key that marker is for
+	marker   *marker   // of the engine's goroutine
+	marked   [32]byte  // static key that marker is for
 }
 
 // An attempt is a row of initiations, until one is answered.

@@ -8,10 +8,10 @@ import (
 )
 
 // HandleHandshake takes a datagram of type [Initiation], [Response] or
-// [CookieReply], which it copies. It never blocks, and costs one hash over the
-// datagram: what has no mac1 for our static key goes no further. A refusal comes
-// with !ok; refusals after the queue show in [Engine.Stats] alone, and those are
-// all in there.
+// [CookieReply], which it copies. It never blocks, and costs one mac over the
+// datagram: what has no mac1 for our static key goes no further, and of the rest no
+// more than the engine can answer. A refusal comes with !ok; refusals after the
+// queue show in [Engine.Stats] alone, and those are all in there.
 func (e *Engine) HandleHandshake(from netip.Addr, b []byte) (why Refusal, ok bool) {
 	why = e.enqueue(from.Unmap(), b)
 	return e.refuse(why), why == refusedNot
@@ -26,17 +26,16 @@ func (e *Engine) enqueue(from netip.Addr, b []byte) Refusal {
 	if local == nil {
 		return RefusedNoIdentity
 	}
+	demand, r := e.judgeMessage(local, kind, from, b)
+	if r != refusedNot {
+		return r
+	}
 	queue := e.queue
-	switch {
-	case kind != CookieReply && !local.checker.CheckMAC1(b):
-		return RefusedMAC
-	case kind == CookieReply && !e.mayAwait(cookieReply(b).receiver()):
-		return RefusedUnexpected
-	case kind == CookieReply:
+	if kind == CookieReply {
 		queue = e.cookies
 	}
 	m := e.spare.Get().(*message)
-	m.from, m.n = from, copy(m.buf[:], b)
+	m.from, m.n, m.demand = from, copy(m.buf[:], b), demand
 	select {
 	case queue <- m:
 		return refusedNot
@@ -46,13 +45,44 @@ func (e *Engine) enqueue(from netip.Addr, b []byte) Refusal {
 	}
 }
 
+// judgeMessage decides whether a message may take the engine's time.
+func (e *Engine) judgeMessage(local *local, kind MessageType, from netip.Addr, b []byte) (demand bool, r Refusal) {
+	if kind == CookieReply {
+		if !e.mayAwait(cookieReply(b).receiver()) {
+			return false, RefusedUnexpected
+		}
+		return false, refusedNot
+	}
+	if !local.checker.checkMAC1(b) {
+		return false, RefusedMAC
+	}
+	now := e.clock()
+	if kind == Initiation {
+		if len(e.queue) >= loadedQueue {
+			e.gate.load(e.gate.at(now))
+		}
+		r, demand = e.gate.initiation(local.checker, from, b, now)
+		return demand, r
+	}
+	switch m := response(b); {
+	case m.hasMAC2() || !e.mayAwait(m.receiver()):
+		return false, RefusedUnexpected
+	case !e.gate.answers.allow(answerRate, answerRate, e.gate.at(now)):
+		return false, RefusedRate
+	}
+	return false, refusedNot
+}
+
 // receive handles one message of the queue.
 func (e *Engine) receive(m *message) {
-	loaded := e.measureLoad()
 	b := m.buf[:m.n]
 	switch MessageType(b[0]) {
 	case Initiation:
-		e.refuse(e.takeInitiation(m.from, b, loaded))
+		if m.demand {
+			e.refuse(e.demandCookie(m.from, b))
+		} else {
+			e.refuse(e.takeInitiation(m.from, b))
+		}
 	case Response:
 		e.refuse(e.takeResponse(m.from, b))
 	case CookieReply:
@@ -61,33 +91,24 @@ func (e *Engine) receive(m *message) {
 	e.spare.Put(m)
 }
 
-// measureLoad says whether initiators have to prove their address.
-func (e *Engine) measureLoad() bool {
-	now := e.clock()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.queue) >= loadedQueue {
-		e.loadedUntil = now.Add(loadedFor)
+// demandCookie answers an initiation whose sender has not proven its address.
+func (e *Engine) demandCookie(from netip.Addr, m initiation) Refusal {
+	local := e.identity()
+	if local == nil {
+		return RefusedNoIdentity
 	}
-	return now.Before(e.loadedUntil)
+	e.cfg.Send(from, local.checker.reply(m, from, e.clock()))
+	return RefusedCookie
 }
 
 // takeInitiation answers an initiation. Costs rise with what the sender has
 // proven: knowledge of our static key, under load its address, its own static key,
 // that it is not a replay, and last the certificate. That it has the epoch's key,
 // which enters with the second message, its first datagram proves.
-func (e *Engine) takeInitiation(from netip.Addr, m initiation, loaded bool) Refusal {
+func (e *Engine) takeInitiation(from netip.Addr, m initiation) Refusal {
 	local := e.identity()
 	if local == nil {
 		return RefusedNoIdentity
-	}
-	if e.repeated.before(m) {
-		return RefusedReplay
-	}
-	if loaded {
-		if r := e.demandCookie(local, from, m); r != refusedNot {
-			return r
-		}
 	}
 	epoch, ok := e.epoch(m.epoch())
 	if !ok {
@@ -115,26 +136,6 @@ func (e *Engine) takeInitiation(from netip.Addr, m initiation, loaded bool) Refu
 	return e.respond(local, from, m, h, p, who)
 }
 
-// demandCookie refuses initiations whose sender has not proven its address, with
-// a cookie if it has not had too many, and those of an address beyond its rate.
-// Without load mac2 is not looked at: else a member on the path could keep two
-// others apart by cookies of its own making.
-func (e *Engine) demandCookie(local *local, from netip.Addr, m initiation) Refusal {
-	if local.checker.CheckMAC2(m, addressBytes(from)) {
-		if !e.rate.allow(from, e.clock()) {
-			return RefusedRate
-		}
-		return refusedNot
-	}
-	if !e.cookie.allow(from, e.clock()) {
-		return RefusedRate
-	}
-	if reply, err := writeCookieReply(local.checker, m, from); err == nil {
-		e.cfg.Send(from, reply)
-	}
-	return RefusedCookie
-}
-
 // respond answers the initiation of a verified member and makes the session,
 // which waits for the initiator's first datagram.
 func (e *Engine) respond(local *local, from netip.Addr, m initiation, h *handshake, p payload, who Statement) Refusal {
@@ -157,7 +158,7 @@ func (e *Engine) respond(local *local, from netip.Addr, m initiation, h *handsha
 	if err != nil {
 		return RefusedChain
 	}
-	newMarker(who.Static).AddMacs(datagram)
+	newMarker(who.Static).mark(datagram, e.clock())
 	s, err := newSession(peer, agreed{
 		suite: suite, keys: keys, local: index, remote: m.sender(), epoch: h.epoch, addr: from,
 	}, e.clock, e.cfg.ciphers)
@@ -239,7 +240,7 @@ func (e *Engine) takeResponse(from netip.Addr, m response) Refusal {
 		try = *peer.try
 	}
 	e.mu.Unlock()
-	if peer == nil || m.hasMAC2() {
+	if peer == nil {
 		return RefusedUnexpected
 	}
 	p, keys, err := try.handshake.readResponse(m)
@@ -322,7 +323,7 @@ func (e *Engine) takeCookieReply(m cookieReply) Refusal {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	peer := e.initiated[m.receiver()]
-	if peer == nil || !takeCookie(peer.marker, m) {
+	if peer == nil || !peer.marker.take(m, e.clock()) {
 		return RefusedUnexpected
 	}
 	if !peer.try.cookie {

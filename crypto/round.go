@@ -51,7 +51,7 @@ func (e *Engine) round(ctx context.Context) time.Time {
 		if ctx.Err() != nil {
 			break
 		}
-		if now := e.clock(); !e.calls.allow(callsEach, callsEach, now) {
+		if now := e.clock(); !e.calls.allow(callsEach, callsEach, e.gate.at(now)) {
 			r.by(now.Add(callsPause))
 			break
 		}
@@ -234,7 +234,7 @@ func (e *Engine) initiate(p *Peer) time.Time {
 		e.refuse(r)
 		return again
 	}
-	marker.AddMacs(datagram)
+	marker.mark(datagram, e.clock())
 	e.mu.Lock()
 	ok := p.try != nil && p.try.index == try.index
 	if ok {

@@ -270,7 +270,7 @@ func BenchmarkRefuse(b *testing.B) {
 	s.tap = func(netip.Addr, netip.Addr, []byte) bool { return false }
 	for b.Loop() {
 		a.engine.HandleHandshake(a.addr, forged)
-		a.engine.loadedUntil = s.now.Add(time.Hour)
+		a.engine.gate.loadedUntil.Store(int64(time.Hour))
 		a.engine.catchUp(1)
 	}
 }

@@ -92,7 +92,7 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	st.HalfOpen = e.halfOpen
-	st.Loaded = now.Before(e.loadedUntil)
+	st.Loaded = e.gate.loaded(e.gate.at(now))
 	for _, m := range e.members {
 		for _, p := range m.peers {
 			if p != nil {

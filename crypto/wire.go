@@ -16,10 +16,10 @@ const (
 	// none in between.
 	MaxHandshakeLen = 1400
 	// CookieReplyLen is the size of a cookie reply.
-	CookieReplyLen = 4 + cookieNonceLen + cookieLen
+	CookieReplyLen = 4 + cookieNonceLen + cookieLen + TagLen
 
 	cookieNonceLen = 24
-	cookieLen      = 16 + TagLen
+	cookieLen      = 32
 	macLen         = 16
 	macsLen        = 2 * macLen
 
@@ -112,7 +112,7 @@ func putResponseHeader(b []byte, sender, receiver uint32) {
 
 // A cookieReply aliases a datagram of that type:
 //
-//	type 1 | receiver's index 3 | nonce 24 | sealed cookie 32
+//	type 1 | receiver's index 3 | nonce 24 | sealed cookie 48
 type cookieReply []byte
 
 func (m cookieReply) receiver() uint32 { return readIndex(m[1:]) }
