@@ -147,9 +147,51 @@ func TestTwoContainers(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "node: worker\n") {
 		t.Errorf("%v: %s", err, out)
 	}
-	if code := docker(t, "stop", "-t", "30", w); code == "" || docker(t, "inspect", "-f", "{{.State.ExitCode}}", w) != "0" {
-		t.Errorf("the worker ended with %s: %s", docker(t, "inspect", "-f", "{{.State.ExitCode}}", w), docker(t, "logs", w))
+	// A command beside the node leaves a process behind, which is the container's
+	// first one's to wait for when it ends.
+	other := []string{"exec", m, "ovnd", "--state-dir", "/tmp/other"}
+	docker(t, append(other, "up", "--advertise-addr", "127.0.0.9")...)
+	docker(t, append(other, "down")...)
+	eventually(t, "nobody waits to be waited for", func() bool { return len(zombies(t, m)) == 0 })
+
+	// The engine's own ten seconds are enough to leave in good order, with a task.
+	stops(t, w)
+	if got := docker(t, "exec", m, "ovnd", "node", "ls", "--format", "{{.Hostname}} {{.Status}}"); got != "manager Ready\nworker Down" {
+		t.Errorf("nodes after the worker has left: %s", got)
 	}
+	stops(t, m)
+}
+
+// stops stops a container as the engine does by default.
+func stops(t *testing.T, id string) {
+	t.Helper()
+	docker(t, "stop", id)
+	if code := docker(t, "inspect", "-f", "{{.State.ExitCode}}", id); code != "0" {
+		t.Errorf("it ended with %s: %s", code, docker(t, "logs", id))
+	}
+}
+
+// zombies are the ended children of a container's first process.
+func zombies(t *testing.T, id string) (list []string) {
+	t.Helper()
+	first := docker(t, "inspect", "-f", "{{.State.Pid}}", id)
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended
+		}
+		// State and parent stand behind the name, which is in parentheses
+		// (proc_pid_stat(5)).
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if fields := strings.Fields(rest); len(fields) > 1 && fields[0] == "Z" && fields[1] == first {
+			list = append(list, string(b))
+		}
+	}
+	return list
 }
 
 // A container is attached to a network of the host's node by its sockets alone:

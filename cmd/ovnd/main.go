@@ -28,6 +28,9 @@ func main() {
 	if filepath.Base(os.Args[0]) == whoamiName {
 		os.Exit(whoami.Main(os.Args[1:]))
 	}
+	if os.Getpid() == 1 {
+		os.Exit(runAsFirst())
+	}
 	os.Exit(execute(context.Background(), &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Args[1:]))
 }
 

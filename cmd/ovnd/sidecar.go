@@ -30,6 +30,9 @@ func parseSidecars(list []string) (map[string]uint16, error) {
 		if !serviceName.MatchString(name) {
 			return nil, fmt.Errorf("--service %q: %q is no name of a service", s, name)
 		}
+		if _, again := services[name]; again {
+			return nil, fmt.Errorf("--service %q: service %s is given twice: a node has one application of it beside it", s, name)
+		}
 		var port uint16
 		if named {
 			var err error

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,10 +15,15 @@ import (
 
 // startApp runs a server on the node's machine that nobody told of any network,
 // as root of the machine or as the node's user.
+// Its port for echoes is the next one to that.
 func startApp(n *node, port string, root bool) *lab.Process {
 	n.t.Helper()
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		n.t.Fatal(err)
+	}
 	cmd := exec.Command(ovndPath)
-	cmd.Args = []string{"ovnd-whoami", "-port", port, "-echo", "7777"}
+	cmd.Args = []string{"ovnd-whoami", "-port", port, "-echo", strconv.Itoa(number + 1)}
 	if !root {
 		ordinaryUser(cmd)
 	}
@@ -131,4 +137,52 @@ func interfaceNames(t *testing.T, h *lab.Host) []string {
 		t.Fatal(err)
 	}
 	return names
+}
+
+// TestTwoSidecarsOnOneNode: one machine has the applications of two services
+// beside its node, whether that may add devices or not. Each is reached by its own
+// name, and the second does not take the first one's device.
+func TestTwoSidecarsOnOneNode(t *testing.T) {
+	needCurl(t)
+	hosts, addrs := threeMachines(t, "192.0.2.%d", 24)
+	m := newNode(t, hosts[0], "n1", addrs[0]).up("--proxy", "127.0.0.1", "--proxy-network", "front,back")
+	join := []string{"--join", m.token("worker"), hostPort(addrs[0], 2377)}
+	m.must("network", "create", "-d", "overlay", "--attachable", "front")
+	m.must("network", "create", "-d", "overlay", "--attachable", "back")
+	m.must("service", "create", "-d", "--sidecar", "--name", "web", "--network", "front", "-p", "8080:80")
+	m.must("service", "create", "-d", "--sidecar", "--name", "api", "--network", "back", "-p", "8081:3000")
+
+	byPort := newNode(t, hosts[1], "n2", addrs[1]).up(slices.Concat([]string{"--service", "web=8000", "--service", "api=8002"}, join)...)
+	byDevice := newNode(t, hosts[2], "n3", addrs[2]).upAsRoot(slices.Concat([]string{"--service", "web", "--service", "api"}, join)...)
+	for _, port := range []string{"8000", "8002"} {
+		startApp(byPort, port, false)
+	}
+	for _, port := range []string{"80", "3000"} {
+		startApp(byDevice, port, true)
+	}
+	for name, ports := range map[string][2]string{"web": {"8000", "80"}, "api": {"8002", "3000"}} {
+		url := "http://web/"
+		if name == "api" {
+			url = "http://api:3000/"
+		}
+		m.eventually(name+" is answered by both nodes' applications", func() error {
+			got := map[string]bool{}
+			for range 4 {
+				server := line(m.curl("socks5h://"+proxyAt, url).stdout, "server")
+				if _, port, err := net.SplitHostPort(server); err == nil {
+					got[port] = true
+				}
+			}
+			if len(got) != 2 || !got[ports[0]] || !got[ports[1]] {
+				return fmt.Errorf("answered by the ports %v, want %v", got, ports)
+			}
+			return nil
+		})
+	}
+	names := interfaceNames(t, hosts[2])
+	if !slices.Contains(names, "ovnd0") {
+		t.Errorf("the third machine has the devices %v: want one of the node's", names)
+	}
+	// The ports of the machine are the same for both: who has one twice says so.
+	expectError(t, m.run("up", "--service", "web=80", "--service", "web=81"), 1, "--service", "web", "twice")
 }
