@@ -334,7 +334,7 @@ func (d *Discovery) publish(n *network) {
 		d.unprovenLogged = now
 		d.cfg.Log.Warn("gossip records without a valid signature of their owner: no endpoints", "network", n.cfg.Name, "records", n.unproven)
 	}
-	n.acks.note(snap, d.name)
+	n.acks.note(snap.Version, n.builder.Disabled(), d.name)
 	d.cfg.Store.Publish(snap)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -55,11 +56,12 @@ func drainID(endpointID string) uint64 {
 	return binary.BigEndian.Uint64(sum[:8])
 }
 
-// note takes in a snapshot that has just been published.
-func (a *acks) note(snap *directory.Snapshot, self string) {
+// note takes in the version of a snapshot that has just been published, and the
+// endpoints in it that are Disabled.
+func (a *acks) note(version uint64, disabled iter.Seq[*directory.Endpoint], self string) {
 	var draining []uint64
-	for _, ep := range snap.Endpoints.All() {
-		if ep.Disabled && ep.NodeID != self {
+	for ep := range disabled {
+		if ep.NodeID != self {
 			draining = append(draining, drainID(ep.ID))
 		}
 	}
@@ -75,7 +77,7 @@ func (a *acks) note(snap *directory.Snapshot, self string) {
 	if len(a.marks) == maxMarks {
 		a.marks = slices.Delete(a.marks, 0, 1)
 	}
-	a.marks = append(a.marks, mark{version: snap.Version, draining: draining})
+	a.marks = append(a.marks, mark{version: version, draining: draining})
 }
 
 // apply takes in that this node uses version. It reports whether its record has

@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"errors"
+	"iter"
 	"reflect"
 	"slices"
 	"testing"
@@ -192,21 +193,20 @@ func TestDrainRefuses(t *testing.T) {
 // What a node says it has applied is what was draining in the newest version
 // that it applied.
 func TestAcks(t *testing.T) {
-	snapshot := func(version uint64, draining ...string) *directory.Snapshot {
-		snap := &directory.Snapshot{Version: version}
+	disabled := func(draining ...string) iter.Seq[*directory.Endpoint] {
+		var eps []*directory.Endpoint
 		for i, id := range draining {
 			ep := testEP(0, i+1)
 			ep.ID, ep.Disabled, ep.NodeID = id, true, "other"
-			snap.Endpoints = snap.Endpoints.With(ep.Addr, &ep)
+			eps = append(eps, &ep)
 		}
 		own := testEP(0, 1000)
 		own.Disabled, own.NodeID = true, "self"
-		snap.Endpoints = snap.Endpoints.With(own.Addr, &own)
-		return snap
+		return slices.Values(append(eps, &own))
 	}
 	var a acks
 	for v, draining := range [][]string{nil, {"a"}, {"a"}, {"a", "b"}, nil} {
-		a.note(snapshot(uint64(v+1), draining...), "self")
+		a.note(uint64(v+1), disabled(draining...), "self")
 	}
 	want := func(ids ...string) (set []uint64) {
 		for _, id := range ids {
@@ -225,7 +225,7 @@ func TestAcks(t *testing.T) {
 		}
 	}
 	for v := range uint64(10 * maxMarks) {
-		a.note(snapshot(100+v, testEP(0, int(v)).ID), "self")
+		a.note(100+v, disabled(testEP(0, int(v)).ID), "self")
 	}
 	if len(a.marks) != maxMarks {
 		t.Errorf("%d versions kept, want %d", len(a.marks), maxMarks)

@@ -53,6 +53,7 @@ type network struct {
 	members map[netip.Addr]string         // gossip address → gossip name of the nodes on the network
 	acks    acks
 	departures
+	picture
 	rule // of an encrypted network
 }
 
@@ -76,6 +77,7 @@ func newNetwork(cfg NetworkConfig, s self) (*network, error) {
 		local:   make(map[string]directory.Endpoint),
 		entries: make(map[string]entry),
 		remote:  make(map[string]remote),
+		picture: newPicture(),
 		rule:    newRule(),
 
 		departures: newDepartures(),
@@ -149,6 +151,7 @@ func (n *network) add(ep directory.Endpoint) error {
 		return fmt.Errorf("endpoint %s: %w", ep.ID, err)
 	}
 	n.local[ep.ID], n.entries[ep.ID] = ep, e
+	n.noteChange(ep.ID)
 	return nil
 }
 
@@ -156,6 +159,7 @@ func (n *network) add(ep directory.Endpoint) error {
 // what it was told under the old one counts as remembered.
 func (n *network) rename(name string) {
 	n.self.name, n.ownIdentity = name, nil
+	n.noteAll()
 	for id, ep := range n.local {
 		ep.NodeID = name
 		n.local[id] = ep
@@ -196,6 +200,7 @@ func (n *network) remove(id string) bool {
 	_, ok := n.local[id]
 	delete(n.local, id)
 	delete(n.entries, id)
+	n.noteChange(id)
 	return ok
 }
 
@@ -231,6 +236,7 @@ func (n *network) learn(table, id string, value []byte) (changed bool, err error
 	case peerTable:
 		if value != nil && r.place != nil && bytes.Equal(value, r.place.raw) {
 			changed, r.place.cached = r.place.cached, false
+			n.noteChange(id)
 			return changed, nil
 		}
 		n.settleBefore(id, &r)
@@ -258,6 +264,7 @@ func (n *network) learn(table, id string, value []byte) (changed bool, err error
 
 // keep stores r, or forgets it if nothing is left of it.
 func (n *network) keep(id string, r remote) {
+	n.noteChange(id)
 	if r == (remote{}) {
 		delete(n.remote, id)
 		return
@@ -356,6 +363,7 @@ func (n *network) setMembers(members map[netip.Addr]string) (changed bool) {
 	}
 	n.noteMembers(members, time.Now())
 	n.members = members
+	n.noteAll()
 	return true
 }
 
@@ -381,25 +389,14 @@ func (n *network) snapshot(version uint64) (snap *directory.Snapshot, conflicts 
 		StaticVTEPs: n.opts.StaticVTEPs,
 	}
 	o, _ := n.settle()
-	chosen, conflicts := n.elect(o)
-	endpoints := directory.NewEditor[netip.Addr, *directory.Endpoint](len(n.local) + len(chosen))
-	for addr, c := range chosen {
-		endpoints.Set(addr, c.ep)
-	}
-	for _, ep := range n.local {
-		if _, taken := endpoints.Get(ep.Addr); taken {
-			conflicts++
-		}
-		endpoints.Set(ep.Addr, &ep)
-	}
-	snap.Endpoints = endpoints.Map()
+	chosen, conflicts := n.draw(o)
+	n.builder.Fill(snap)
 	if o != nil {
 		n.disputes = conflicts
 		conflicts += n.waiting
 		snap.Identities = n.present(chosen)
 	}
-	snap.Services, snap.VIPs = directory.Services(snap.Endpoints)
-	snap.Peers = n.peers(snap.Endpoints)
+	snap.Peers = n.peers()
 	return snap, conflicts
 }
 
@@ -422,12 +419,12 @@ func (n *network) mtu() int {
 // peers returns the VTEPs of the network: the members by their gossip address,
 // which is where their data path is unless they were told otherwise, and any
 // other address that an endpoint's record names.
-func (n *network) peers(endpoints directory.Map[netip.Addr, *directory.Endpoint]) map[netip.Addr]string {
+func (n *network) peers() map[netip.Addr]string {
 	peers := make(map[netip.Addr]string, len(n.members)+1)
 	maps.Copy(peers, n.members)
-	for _, ep := range endpoints.All() {
-		if _, known := peers[ep.VTEP]; !known {
-			peers[ep.VTEP] = ""
+	for vtep := range n.builder.VTEPs() {
+		if _, known := peers[vtep]; !known {
+			peers[vtep] = ""
 		}
 	}
 	peers[n.self.vtep] = n.self.name

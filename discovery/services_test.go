@@ -120,7 +120,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		snap, _ := n.snapshot(1)
-		n.acks.note(snap, "aaaaaaaaaaaa")
+		n.acks.note(snap.Version, n.builder.Disabled(), "aaaaaaaaaaaa")
 		if snap.Services.Len() != manyServices {
 			b.Fatalf("%d services", snap.Services.Len())
 		}

@@ -1,6 +1,8 @@
 package directory
 
 import (
+	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -13,7 +15,8 @@ type Builder struct {
 	services  *Editor[string, *Service]
 	vips      *Editor[netip.Addr, *Service]
 
-	vteps     map[netip.Addr]int      // how many endpoints each has
+	vteps     map[netip.Addr]int // how many endpoints each has
+	disabled  map[netip.Addr]*Endpoint
 	mentioned map[netip.Addr][]string // services by the virtual addresses that their endpoints name
 
 	// Since services were looked at last:
@@ -28,6 +31,7 @@ func NewBuilder(n int) *Builder {
 		services:  NewEditor[string, *Service](0),
 		vips:      NewEditor[netip.Addr, *Service](0),
 		vteps:     make(map[netip.Addr]int),
+		disabled:  make(map[netip.Addr]*Endpoint),
 		mentioned: make(map[netip.Addr][]string),
 		touched:   make(map[string]map[netip.Addr]struct{}),
 	}
@@ -45,6 +49,9 @@ func (b *Builder) Set(ep *Endpoint) {
 	b.forget(ep.Addr)
 	b.endpoints.Set(ep.Addr, ep)
 	b.vteps[ep.VTEP]++
+	if ep.Disabled {
+		b.disabled[ep.Addr] = ep
+	}
 	b.touch(ep)
 }
 
@@ -64,6 +71,7 @@ func (b *Builder) forget(addr netip.Addr) {
 	if b.vteps[was.VTEP]--; b.vteps[was.VTEP] == 0 {
 		delete(b.vteps, was.VTEP)
 	}
+	delete(b.disabled, addr)
 	b.touch(was)
 }
 
@@ -88,6 +96,33 @@ func (ep *Endpoint) serves() bool {
 // VTEPs returns where endpoints are, and how many. It is lent until the next call
 // of the builder.
 func (b *Builder) VTEPs() map[netip.Addr]int { return b.vteps }
+
+// Disabled returns the endpoints that are draining, in no order.
+func (b *Builder) Disabled() iter.Seq[*Endpoint] { return maps.Values(b.disabled) }
+
+// Replace has the builder hold these endpoints and no others. What it holds already
+// is no change.
+func (b *Builder) Replace(endpoints map[netip.Addr]*Endpoint) {
+	held := b.endpoints.Map()
+	for addr := range held.All() {
+		if endpoints[addr] == nil {
+			b.Delete(addr)
+		}
+	}
+	for addr, ep := range endpoints {
+		if was := held.At(addr); was == nil || !was.equal(ep) {
+			b.Set(ep)
+		}
+	}
+}
+
+func (ep *Endpoint) equal(o *Endpoint) bool {
+	return ep.ID == o.ID && ep.Name == o.Name && ep.SandboxID == o.SandboxID && ep.Addr == o.Addr && ep.MAC == o.MAC &&
+		ep.NodeID == o.NodeID && ep.VTEP == o.VTEP && ep.Kind == o.Kind && ep.Owner == o.Owner &&
+		ep.ServiceID == o.ServiceID && ep.ServiceName == o.ServiceName && ep.VIP == o.VIP &&
+		slices.Equal(ep.Aliases, o.Aliases) && slices.Equal(ep.TaskAliases, o.TaskAliases) &&
+		ep.Disabled == o.Disabled && slices.Equal(ep.Ports, o.Ports) && ep.Pending == o.Pending
+}
 
 // Fill puts the endpoints, and the services and virtual addresses that follow from
 // them, into a snapshot.

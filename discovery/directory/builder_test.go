@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 )
@@ -96,6 +97,14 @@ func TestBuilderIsARebuild(t *testing.T) {
 		var last Snapshot
 		var before string
 		for step := range 120 {
+			if random.IntN(10) == 0 {
+				for range random.IntN(20) {
+					ep := randomEndpoint(random)
+					eps[ep.Addr] = ep
+					delete(eps, randomEndpoint(random).Addr)
+				}
+				b.Replace(eps)
+			}
 			for range random.IntN(4) {
 				if ep := randomEndpoint(random); random.IntN(3) == 0 {
 					b.Delete(ep.Addr)
@@ -124,6 +133,16 @@ func TestBuilderIsARebuild(t *testing.T) {
 			vteps := make(map[netip.Addr]int)
 			for _, ep := range eps {
 				vteps[ep.VTEP]++
+			}
+			for ep := range b.Disabled() {
+				if vteps[ep.VTEP]--; !ep.Disabled || eps[ep.Addr] != ep {
+					t.Fatalf("seed %d, step %d: %+v is not draining", seed, step, ep)
+				}
+			}
+			for _, ep := range eps {
+				if ep.Disabled {
+					vteps[ep.VTEP]++
+				}
 			}
 			if !maps.Equal(vteps, b.VTEPs()) {
 				t.Fatalf("seed %d, step %d: VTEPs %v, want %v", seed, step, b.VTEPs(), vteps)
@@ -154,6 +173,40 @@ func picture(s *Snapshot) (text string) {
 		text += fmt.Sprintln(svc.VIP, svc.ID)
 	}
 	return text
+}
+
+// Whatever is told of an endpoint makes another one of it.
+func TestEndpointEqual(t *testing.T) {
+	whole := Endpoint{Aliases: []string{"a"}, TaskAliases: []string{"a"}, Ports: []Port{{}}}
+	same := whole
+	if !whole.equal(&same) {
+		t.Error("an endpoint is not itself")
+	}
+	typ := reflect.TypeFor[Endpoint]()
+	for i := range typ.NumField() {
+		other := whole
+		f := reflect.ValueOf(&other).Elem().Field(i)
+		switch v := f.Addr().Interface().(type) {
+		case *string:
+			*v = "x"
+		case *bool:
+			*v = true
+		case *netip.Addr:
+			*v = netip.MustParseAddr("10.0.0.1")
+		case *[]string:
+			*v = []string{"b"}
+		case *[]Port:
+			*v = []Port{{Target: 1}}
+		default:
+			if f.Kind() == reflect.Array {
+				f = f.Index(0)
+			}
+			f.SetUint(1)
+		}
+		if whole.equal(&other) {
+			t.Errorf("%s makes no difference", typ.Field(i).Name)
+		}
+	}
 }
 
 // A change costs what its service costs, whatever else is in the network.
