@@ -14,6 +14,8 @@ import (
 	"github.com/moby/moby/v2/errdefs"
 	swarmapi "github.com/moby/swarmkit/v2/api"
 	"github.com/moby/swarmkit/v2/manager/allocator/networkallocator"
+
+	"github.com/ovnd/ovnd/discovery/directory"
 )
 
 // CreateService creates a service. Its networks may be named or given by ID. An
@@ -97,10 +99,27 @@ func (c *Cluster) serviceSpec(ctx context.Context, ctl swarmapi.ControlClient, s
 	if err := checkServiceSpec(&s); err != nil {
 		return nil, err
 	}
+	if err := checkWay(s.Annotations.Labels); err != nil {
+		return nil, err
+	}
 	if err := checkServiceNetworks(ctx, ctl, nets.Networks, spec.TaskTemplate.Networks, current); err != nil {
 		return nil, err
 	}
 	return &s, c.checkPublished(ctx, ctl, s.Endpoint)
+}
+
+// checkWay refuses labels that ask for a way to carry connections that there is
+// not.
+func checkWay(labels map[string]string) error {
+	value, asked := labels[directory.LabelWay]
+	way, err := directory.ParseWay(value)
+	if err == nil && asked && way == directory.DefaultWay {
+		err = fmt.Errorf("label %s is empty: want %s or %s", directory.LabelWay, directory.Proxied, directory.Direct)
+	}
+	if err != nil {
+		return errdefs.InvalidParameter(err)
+	}
+	return nil
 }
 
 // checkRuntime refuses what is no command.

@@ -102,6 +102,7 @@ type Task struct {
 
 	Labels        map[string]string // of the container, Docker's com.docker.swarm.* among them
 	ServiceLabels map[string]string
+	Way           directory.Way // by ServiceLabels: how connections to its VIPs are carried
 
 	Hosts      []string // lines of /etc/hosts: "10.0.0.9 name alias"
 	DNS        []string // upstream servers; none: the host's

@@ -61,6 +61,9 @@ func taskFromAPI(t *swarmapi.Task, desc *swarmapi.NodeDescription) (*Task, error
 		Hosts:         spec.Hosts,
 		ServiceLabels: t.ServiceAnnotations.Labels,
 	}
+	if task.Way, err = directory.ParseWay(task.ServiceLabels[directory.LabelWay]); err != nil {
+		return nil, err
+	}
 	task.Image, task.Command = imageNames(spec.Image)
 	task.Labels = containerLabels(t, spec, task.Name)
 	if dns := spec.DNSConfig; dns != nil {

@@ -148,6 +148,7 @@ func parseNaming(b []byte) (*naming, error) {
 		Aliases:     r.Aliases,
 		TaskAliases: r.TaskAliases,
 		Disabled:    r.ServiceDisabled,
+		Way:         wayOf(r.VipWay),
 		Ports:       ports,
 	}}, nil
 }
@@ -177,6 +178,15 @@ func parsePorts(in []*records.PortConfig) (ports []directory.Port, err error) {
 	return ports, nil
 }
 
+// wayOf reads the way of a service's connections: one that a later version has is
+// the default here.
+func wayOf(w records.EndpointRecord_VIPWay) directory.Way {
+	if w < records.EndpointRecord_DEFAULT || w > records.EndpointRecord_DIRECT {
+		return directory.DefaultWay
+	}
+	return directory.Way(w)
+}
+
 // checkNames refuses names that would not survive being printed or logged.
 // Which of them make good DNS names is for DNS to say.
 func checkNames(names ...string) error {
@@ -201,6 +211,7 @@ func putNaming(ep *directory.Endpoint) ([]byte, error) {
 		Aliases:         ep.Aliases,
 		TaskAliases:     ep.TaskAliases,
 		ServiceDisabled: ep.Disabled,
+		VipWay:          records.EndpointRecord_VIPWay(ep.Way),
 	}
 	if ep.VIP.IsValid() {
 		r.VirtualIp = ep.VIP.String()

@@ -93,6 +93,7 @@ type Balancer struct {
 type balancerCounters struct {
 	connections, noBackend, abandoned, overCap atomic.Uint64
 	flows, flowsNoBackend, flowsOverCap        atomic.Uint64
+	direct                                     directCounters
 }
 
 // BalancerStats is what a balancer has done since it was made.
@@ -108,6 +109,11 @@ type BalancerStats struct {
 	ActiveFlows    int
 	FlowsNoBackend uint64 // datagrams that began a flow nobody takes
 	FlowsOverCap   uint64 // datagrams dropped because of a cap
+
+	// Of the connections and flows above, those that the data plane carries. They
+	// do not count as Active or ActiveFlows.
+	DirectConnections, DirectFlows uint64
+	DirectActive                   int // of both, now
 
 	Link     LinkStats
 	Services []ServiceStats // sorted by name
@@ -229,6 +235,8 @@ func (b *Balancer) Stats() BalancerStats {
 		NoBackend: c.noBackend.Load(), Abandoned: c.abandoned.Load(), OverCap: c.overCap.Load(),
 		Flows: c.flows.Load(), ActiveFlows: b.flows.count(),
 		FlowsNoBackend: c.flowsNoBackend.Load(), FlowsOverCap: c.flowsOverCap.Load(),
-		Link: b.link.Stats(), Services: b.turns.stats(),
+		DirectConnections: c.direct.connections.Load(), DirectFlows: c.direct.flows.Load(),
+		DirectActive: int(c.direct.active.Load()),
+		Link:         b.link.Stats(), Services: b.turns.stats(),
 	}
 }

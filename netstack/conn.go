@@ -117,7 +117,7 @@ func (b *Balancer) dialDatagrams(a *attempt) (net.Conn, error) {
 		queue := &waiter.Queue{}
 		ep, err := b.connectUDP(addr, queue)
 		if err != nil {
-			bk.failed()
+			bk.failed(false)
 			continue
 		}
 		u := &use{backend: bk, datagrams: true}

@@ -161,7 +161,7 @@ func (b *Balancer) newFlow(r *udp.ForwarderRequest, key flowKey, a *attempt) *fl
 		}
 		ep, err := b.connectUDP(addr, &f.back.queue)
 		if err != nil {
-			bk.failed()
+			bk.failed(false)
 			continue
 		}
 		f.back.ep, f.backend = ep, bk
@@ -248,7 +248,7 @@ func (t *flowTable) refuse(l *flowLeg) {
 			t.forget(f)
 			return
 		}
-		f.backend.failed()
+		f.backend.failed(false)
 		// What is left of it: which backends it has tried.
 		left := &flow{b: f.b, key: f.key, attempt: f.attempt}
 		left.last.Store(f.last.Load())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -19,6 +20,15 @@ import (
 // errNoBackend means that nobody serves what was asked for, or that nobody who
 // does can be reached.
 var errNoBackend = errors.New("no backend of the service could be reached")
+
+// errSilent means that a backend did not answer in time.
+var errSilent = errors.New("no answer")
+
+// isSilence reports whether err means that nobody has answered, which takes long
+// to find out.
+func isSilence(err error) bool {
+	return errors.Is(err, errSilent) || errors.Is(err, syscall.ETIMEDOUT)
+}
 
 // handleTCP sees each TCP segment that no connection has. It returns false to
 // have it answered with a reset.
@@ -112,12 +122,13 @@ func (b *Balancer) dialNext(ctx context.Context, a *attempt) (*leg, *backend, er
 		}
 		l, err := b.dial(ctx, addr)
 		if err == nil {
+			bk.answers()
 			return l, bk, nil
 		}
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err() // the client's doing, not the backend's
 		}
-		bk.failed()
+		bk.failed(isSilence(err))
 		last = fmt.Errorf("%s: %w", addr, err)
 		select {
 		case <-b.done:
@@ -160,7 +171,7 @@ func (b *Balancer) connect(ctx context.Context, ep tcpip.Endpoint, addr netip.Ad
 	case <-ready:
 		return toError(ep.LastError())
 	case <-timeout.C:
-		return errors.New("no answer")
+		return errSilent
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-b.done:

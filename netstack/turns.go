@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ovnd/ovnd/discovery/directory"
 )
@@ -63,15 +64,41 @@ type backend struct {
 	endpoint *directory.Endpoint // of the latest snapshot; guarded by service.mu
 	serving  atomic.Bool         // it takes connections or drains
 
+	// rests tells, in Unix nanoseconds, until when it is passed over since it did
+	// not answer; 0: it has since.
+	rests atomic.Int64
+
 	connections, failures atomic.Uint64
 	active                atomic.Int64
+	direct                atomic.Int64 // of active: those that the data plane carries
 }
 
+// restTime is how long a backend that did not answer is passed over, if there is
+// another: then one connection finds out.
+const restTime = 5 * time.Second
+
 // opened, closed and failed count what became of a turn: a backend that could
-// be reached is opened once and closed once, another has failed.
+// be reached is opened once and closed once, another has failed. One that was
+// silent rests.
 func (b *backend) opened() { b.connections.Add(1); b.active.Add(1) }
 func (b *backend) closed() { b.active.Add(-1) }
-func (b *backend) failed() { b.failures.Add(1) }
+
+func (b *backend) failed(silent bool) {
+	b.failures.Add(1)
+	if silent {
+		b.rest(time.Now())
+	}
+}
+
+// rest has the backend passed over for a while.
+func (b *backend) rest(now time.Time) { b.rests.Store(now.Add(restTime).UnixNano()) }
+
+// answers notes that the backend has answered.
+func (b *backend) answers() {
+	if b.rests.Load() != 0 {
+		b.rests.Store(0)
+	}
+}
 
 func newTurns() *turns {
 	return &turns{services: make(map[string]*service), vips: make(map[netip.Addr]*service)}
@@ -184,30 +211,60 @@ type attempt struct {
 }
 
 // next returns whose turn it is and at which port, and takes the turn. A backend
-// that this attempt had before is passed over; when nobody is left, ok is false.
+// that this attempt had before is passed over, and one that rests if another does
+// not; when nobody is left, ok is false.
 func (a *attempt) next() (b *backend, addr netip.AddrPort, ok bool) {
+	b, addr, _ = a.take(netip.Addr{})
+	return b, addr, b != nil
+}
+
+// take is next, but for a turn that is own's: that is left for another attempt.
+func (a *attempt) take(own netip.Addr) (b *backend, addr netip.AddrPort, isOwn bool) {
 	s := a.service
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.ready) == 0 {
 		return nil, netip.AddrPort{}, false
 	}
+	now := time.Now()
 	t := s.turn(a.key)
+	b, port := a.whose(t, now)
+	switch {
+	case b == nil:
+		return nil, netip.AddrPort{}, false
+	case b.addr == own:
+		return nil, netip.AddrPort{}, true
+	}
+	if b.rests.Load() != 0 {
+		b.rest(now) // this attempt finds out; others go past it meanwhile
+	}
+	t.last = b.addr
+	a.tried = append(a.tried, b)
+	return b, netip.AddrPortFrom(b.addr, port), false
+}
+
+// whose returns the backend that is next by the turn t, and its port: of those
+// that rest only if there is no other. The caller holds service.mu.
+func (a *attempt) whose(t *turn, now time.Time) (b *backend, port uint16) {
+	s := a.service
 	first, _ := slices.BinarySearchFunc(s.ready, t.last, func(b *backend, last netip.Addr) int {
 		// Never equal, so that the search ends behind last.
 		return cmp.Or(b.addr.Compare(last), -1)
 	})
 	for i := range s.ready {
-		b := s.ready[(first+i)%len(s.ready)]
-		port, serves := a.port(b)
-		if !serves || slices.Contains(a.tried, b) {
+		next := s.ready[(first+i)%len(s.ready)]
+		at, serves := a.port(next)
+		if !serves || slices.Contains(a.tried, next) {
 			continue
 		}
-		t.last = b.addr
-		a.tried = append(a.tried, b)
-		return b, netip.AddrPortFrom(b.addr, port), true
+		if next.rests.Load() <= now.UnixNano() {
+			return next, at
+		}
+		if b == nil {
+			b, port = next, at
+		}
 	}
-	return nil, netip.AddrPort{}, false
+	return b, port
 }
 
 // port returns the port of b that the attempt is for, and whether b has it.
@@ -251,6 +308,7 @@ func (s *service) forgetTurn() {
 type ServiceStats struct {
 	ID, Name string
 	VIP      netip.Addr // the zero Addr: dnsrr
+	Way      directory.Way
 	Backends []BackendStats
 }
 
@@ -262,6 +320,7 @@ type BackendStats struct {
 	Draining         bool   // takes no new connections
 	Connections      uint64 // and UDP flows, in all
 	Active           int    // of them, now
+	Direct           int    // of these, those that the data plane carries
 	Failures         uint64 // turns that it did not answer
 }
 
@@ -282,12 +341,12 @@ func (t *turns) stats() []ServiceStats {
 func (s *service) stats() ServiceStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := ServiceStats{ID: s.id, Name: s.info.Name, VIP: s.info.VIP}
+	st := ServiceStats{ID: s.id, Name: s.info.Name, VIP: s.info.VIP, Way: s.info.Way}
 	for _, b := range s.known {
 		st.Backends = append(st.Backends, BackendStats{
 			EndpointID: b.id, Name: b.endpoint.Name, Addr: b.addr,
 			Draining:    !slices.Contains(s.ready, b),
-			Connections: b.connections.Load(), Active: int(b.active.Load()), Failures: b.failures.Load(),
+			Connections: b.connections.Load(), Active: int(b.active.Load()), Direct: int(b.direct.Load()), Failures: b.failures.Load(),
 		})
 	}
 	slices.SortFunc(st.Backends, func(a, b BackendStats) int { return a.Addr.Compare(b.Addr) })

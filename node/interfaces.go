@@ -198,7 +198,7 @@ func (s *sandboxes) endpointLocked(st *sandboxState, i int) directory.Endpoint {
 		ep.Pending, ep.Disabled = !st.Task.Ready, st.task.draining
 	}
 	if b := att.Service; b != nil {
-		ep.ServiceID, ep.ServiceName, ep.VIP, ep.Aliases, ep.Ports = b.ID, b.Name, b.VIP, b.Aliases, b.Ports
+		ep.ServiceID, ep.ServiceName, ep.VIP, ep.Way, ep.Aliases, ep.Ports = b.ID, b.Name, b.VIP, b.Way, b.Aliases, b.Ports
 	}
 	return ep
 }

@@ -64,6 +64,7 @@ type attachment struct {
 type serviceBinding struct {
 	ID, Name string
 	VIP      netip.Addr
+	Way      directory.Way
 	Aliases  []string
 	Ports    []directory.Port // on the ingress network
 }

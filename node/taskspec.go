@@ -174,7 +174,7 @@ func taskSpec(task *cluster.Task) (sandbox.Spec, error) {
 
 // taskAttachment is a task's place on one of its networks.
 func taskAttachment(task *cluster.Task, nw cluster.TaskNetwork) attachment {
-	b := &serviceBinding{ID: task.ServiceID, Name: task.ServiceName, VIP: nw.VIP, Aliases: nw.Aliases}
+	b := &serviceBinding{ID: task.ServiceID, Name: task.ServiceName, VIP: nw.VIP, Aliases: nw.Aliases, Way: task.Way}
 	if nw.Network.Ingress {
 		b.Ports = ingressPorts(task)
 	}

@@ -70,7 +70,7 @@ func startBalancer(log *slog.Logger, sw *dataplane.Switch, snap *directory.Snaps
 	b.stage = startStage(context.Background(), "balancer of "+snap.Name, b.Run)
 	err = b.wire.connect(sw, dataplane.StackPortConfig{
 		NetworkID: snap.ID, EndpointID: lb.ID, Name: lb.Name, MAC: encap.EndpointMAC(addr.Addr()),
-		Addrs: []netip.Addr{addr.Addr()}, VIPs: true, MTU: snap.MTU, Deliver: b.Deliver,
+		Addrs: []netip.Addr{addr.Addr()}, VIPs: true, Balancer: b, MTU: snap.MTU, Deliver: b.Deliver,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("balancer of network %s: %w", snap.Name, err), b.stage.stop(stackPatience))

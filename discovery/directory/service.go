@@ -12,6 +12,7 @@ import (
 type Service struct {
 	ID, Name string
 	VIP      netip.Addr // virtual address on this network; the zero Addr: dnsrr
+	Way      Way        // how connections to VIP are carried
 	Aliases  []string   // further names of the service, sorted
 	// Ports are those published in ingress mode, on the ingress network only,
 	// sorted by published port and protocol, of which each pair stands once. While
@@ -85,7 +86,7 @@ func (s *Service) settle(endpoints *Editor[netip.Addr, *Endpoint]) {
 	if len(says) == 0 {
 		says = s.Draining
 	}
-	s.Name = says[0].ServiceName
+	s.Name, s.Way = says[0].ServiceName, says[0].Way
 	for _, ep := range says {
 		s.Aliases = append(s.Aliases, ep.Aliases...)
 		s.addPorts(ep.Ports)

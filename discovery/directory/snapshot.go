@@ -100,6 +100,7 @@ type Endpoint struct {
 	VIP         netip.Addr // virtual address of the service; the zero Addr if it has none
 	Aliases     []string   // names of the service
 	TaskAliases []string   // names of this endpoint alone
+	Way         Way        // how connections to VIP are carried
 	Disabled    bool       // draining: takes no new connections of its service
 	Ports       []Port     // published by its service in ingress mode; on the ingress network only
 

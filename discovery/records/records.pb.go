@@ -21,6 +21,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type EndpointRecord_VIPWay int32
+
+const (
+	EndpointRecord_DEFAULT EndpointRecord_VIPWay = 0
+	EndpointRecord_PROXY   EndpointRecord_VIPWay = 1
+	EndpointRecord_DIRECT  EndpointRecord_VIPWay = 2
+)
+
+// Enum value maps for EndpointRecord_VIPWay.
+var (
+	EndpointRecord_VIPWay_name = map[int32]string{
+		0: "DEFAULT",
+		1: "PROXY",
+		2: "DIRECT",
+	}
+	EndpointRecord_VIPWay_value = map[string]int32{
+		"DEFAULT": 0,
+		"PROXY":   1,
+		"DIRECT":  2,
+	}
+)
+
+func (x EndpointRecord_VIPWay) Enum() *EndpointRecord_VIPWay {
+	p := new(EndpointRecord_VIPWay)
+	*p = x
+	return p
+}
+
+func (x EndpointRecord_VIPWay) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EndpointRecord_VIPWay) Descriptor() protoreflect.EnumDescriptor {
+	return file_discovery_records_records_proto_enumTypes[0].Descriptor()
+}
+
+func (EndpointRecord_VIPWay) Type() protoreflect.EnumType {
+	return &file_discovery_records_records_proto_enumTypes[0]
+}
+
+func (x EndpointRecord_VIPWay) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EndpointRecord_VIPWay.Descriptor instead.
+func (EndpointRecord_VIPWay) EnumDescriptor() ([]byte, []int) {
+	return file_discovery_records_records_proto_rawDescGZIP(), []int{0, 0}
+}
+
 type PortConfig_Protocol int32
 
 const (
@@ -54,11 +103,11 @@ func (x PortConfig_Protocol) String() string {
 }
 
 func (PortConfig_Protocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_discovery_records_records_proto_enumTypes[0].Descriptor()
+	return file_discovery_records_records_proto_enumTypes[1].Descriptor()
 }
 
 func (PortConfig_Protocol) Type() protoreflect.EnumType {
-	return &file_discovery_records_records_proto_enumTypes[0]
+	return &file_discovery_records_records_proto_enumTypes[1]
 }
 
 func (x PortConfig_Protocol) Number() protoreflect.EnumNumber {
@@ -91,8 +140,10 @@ type EndpointRecord struct {
 	TaskAliases []string `protobuf:"bytes,8,rep,name=task_aliases,json=taskAliases,proto3" json:"task_aliases,omitempty"`
 	// The endpoint is draining: its service must not pick it any more.
 	ServiceDisabled bool `protobuf:"varint,9,opt,name=service_disabled,json=serviceDisabled,proto3" json:"service_disabled,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How connections to virtual_ip are carried.
+	VipWay        EndpointRecord_VIPWay `protobuf:"varint,21,opt,name=vip_way,json=vipWay,proto3,enum=ovnd.discovery.records.EndpointRecord_VIPWay" json:"vip_way,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndpointRecord) Reset() {
@@ -186,6 +237,13 @@ func (x *EndpointRecord) GetServiceDisabled() bool {
 		return x.ServiceDisabled
 	}
 	return false
+}
+
+func (x *EndpointRecord) GetVipWay() EndpointRecord_VIPWay {
+	if x != nil {
+		return x.VipWay
+	}
+	return EndpointRecord_DEFAULT
 }
 
 // PortConfig is one published port.
@@ -518,7 +576,7 @@ var File_discovery_records_records_proto protoreflect.FileDescriptor
 
 const file_discovery_records_records_proto_rawDesc = "" +
 	"\n" +
-	"\x1fdiscovery/records/records.proto\x12\x16ovnd.discovery.records\"\xd7\x02\n" +
+	"\x1fdiscovery/records/records.proto\x12\x16ovnd.discovery.records\"\xcd\x03\n" +
 	"\x0eEndpointRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fservice_name\x18\x02 \x01(\tR\vserviceName\x12\x1d\n" +
@@ -531,7 +589,13 @@ const file_discovery_records_records_proto_rawDesc = "" +
 	"\ringress_ports\x18\x06 \x03(\v2\".ovnd.discovery.records.PortConfigR\fingressPorts\x12\x18\n" +
 	"\aaliases\x18\a \x03(\tR\aaliases\x12!\n" +
 	"\ftask_aliases\x18\b \x03(\tR\vtaskAliases\x12)\n" +
-	"\x10service_disabled\x18\t \x01(\bR\x0fserviceDisabled\"\xd9\x01\n" +
+	"\x10service_disabled\x18\t \x01(\bR\x0fserviceDisabled\x12F\n" +
+	"\avip_way\x18\x15 \x01(\x0e2-.ovnd.discovery.records.EndpointRecord.VIPWayR\x06vipWay\",\n" +
+	"\x06VIPWay\x12\v\n" +
+	"\aDEFAULT\x10\x00\x12\t\n" +
+	"\x05PROXY\x10\x01\x12\n" +
+	"\n" +
+	"\x06DIRECT\x10\x02\"\xd9\x01\n" +
 	"\n" +
 	"PortConfig\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12G\n" +
@@ -578,24 +642,26 @@ func file_discovery_records_records_proto_rawDescGZIP() []byte {
 	return file_discovery_records_records_proto_rawDescData
 }
 
-var file_discovery_records_records_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_discovery_records_records_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_discovery_records_records_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_discovery_records_records_proto_goTypes = []any{
-	(PortConfig_Protocol)(0), // 0: ovnd.discovery.records.PortConfig.Protocol
-	(*EndpointRecord)(nil),   // 1: ovnd.discovery.records.EndpointRecord
-	(*PortConfig)(nil),       // 2: ovnd.discovery.records.PortConfig
-	(*PeerRecord)(nil),       // 3: ovnd.discovery.records.PeerRecord
-	(*IdentityRecord)(nil),   // 4: ovnd.discovery.records.IdentityRecord
-	(*AppliedRecord)(nil),    // 5: ovnd.discovery.records.AppliedRecord
+	(EndpointRecord_VIPWay)(0), // 0: ovnd.discovery.records.EndpointRecord.VIPWay
+	(PortConfig_Protocol)(0),   // 1: ovnd.discovery.records.PortConfig.Protocol
+	(*EndpointRecord)(nil),     // 2: ovnd.discovery.records.EndpointRecord
+	(*PortConfig)(nil),         // 3: ovnd.discovery.records.PortConfig
+	(*PeerRecord)(nil),         // 4: ovnd.discovery.records.PeerRecord
+	(*IdentityRecord)(nil),     // 5: ovnd.discovery.records.IdentityRecord
+	(*AppliedRecord)(nil),      // 6: ovnd.discovery.records.AppliedRecord
 }
 var file_discovery_records_records_proto_depIdxs = []int32{
-	2, // 0: ovnd.discovery.records.EndpointRecord.ingress_ports:type_name -> ovnd.discovery.records.PortConfig
-	0, // 1: ovnd.discovery.records.PortConfig.protocol:type_name -> ovnd.discovery.records.PortConfig.Protocol
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: ovnd.discovery.records.EndpointRecord.ingress_ports:type_name -> ovnd.discovery.records.PortConfig
+	0, // 1: ovnd.discovery.records.EndpointRecord.vip_way:type_name -> ovnd.discovery.records.EndpointRecord.VIPWay
+	1, // 2: ovnd.discovery.records.PortConfig.protocol:type_name -> ovnd.discovery.records.PortConfig.Protocol
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_discovery_records_records_proto_init() }
@@ -608,7 +674,7 @@ func file_discovery_records_records_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_discovery_records_records_proto_rawDesc), len(file_discovery_records_records_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
