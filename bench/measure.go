@@ -222,6 +222,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 func (m *measurement) source(end int, spec traffic.Spec) (*child, error) {
 	p := m.plane
 	spec.To, spec.Congestion, spec.Verify = p.ends[1-end].addr, p.setup.congestion, p.setup.verify
+	if p.socks.IsValid() {
+		spec.SOCKS, spec.SOCKSTo = p.socks, p.ends[1-end].bind.Addr()
+	}
 	return startChild(p.ends[end].host, childSpec{Source: &spec})
 }
 

@@ -75,7 +75,7 @@ func checkRound(t *testing.T, b *report.Benchmark, subject string, round *report
 		v, ok := round.Values[m.Name]
 		own := m.Name == "calls" || m.Name == "copies" || m.Name == "allocs" // of processes
 		switch {
-		case !ok && own && (!strings.HasPrefix(subject, bench.Ovnd) || subject == bench.OvndEgress), m.Name == "ndr":
+		case !ok && own && (!strings.HasPrefix(subject, bench.Ovnd) || slices.Contains(streams, subject)), m.Name == "ndr":
 		case !ok:
 			t.Errorf("%s on %s: no %s", b.Name, subject, m.Name)
 		case m.Unit == "%" && (v < 0 || v > 100):
@@ -117,6 +117,9 @@ func TestRunPath(t *testing.T) {
 	}
 }
 
+// streams are the subjects whose programs use sockets of streams.
+var streams = []string{bench.OvndEgress, bench.OvndProxy, bench.OvndPort}
+
 func TestRunPathIPv6(t *testing.T) {
 	cfg := quick()
 	cfg.IPv6, cfg.Tests = true, []string{bench.TestTCP, bench.TestRTT}
@@ -149,7 +152,7 @@ func TestVerify(t *testing.T) {
 // is not.
 func TestPeers(t *testing.T) {
 	cfg := quick()
-	cfg.Subjects, cfg.Baselines = []string{bench.OvndEgress}, []string{bench.Slirp4netns, bench.Pasta, bench.Nebula}
+	cfg.Subjects, cfg.Baselines = streams, []string{bench.Slirp4netns, bench.Pasta, bench.Nebula}
 	cfg.Tests = []string{bench.TestTCP, bench.TestTCPBoth, bench.TestRTT}
 	cfg.Window = 500 * time.Millisecond // pasta lets a flow wait at its start
 	r := run(t, cfg)
@@ -170,7 +173,7 @@ func TestRunVIP(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, r, 1)
-	if len(r.Subjects) != 2 || !r.Subjects[0].Baseline || r.Subjects[1].Baseline {
+	if len(r.Subjects) != 3 || !r.Subjects[0].Baseline || r.Subjects[1].Baseline || r.Subjects[2].Baseline {
 		t.Errorf("subjects %+v", r.Subjects)
 	}
 }

@@ -66,6 +66,7 @@ type plane struct {
 	// proxied marks a plane whose program uses sockets of streams: the kernel's
 	// accounts do not tell how often it called, and how much it copied.
 	proxied  bool
+	socks    netip.AddrPort // the proxy of the source's host; zero: none
 	offloads []string
 
 	capacity float64 // bits a second of the last TCP test; 0: not known

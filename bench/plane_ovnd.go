@@ -79,10 +79,16 @@ func (p *plane) introduce() error {
 // buildLocal connects the hosts by one data plane with a TUN device on each.
 func (p *plane) buildLocal() error { return p.oneNode(nil) }
 
-// buildVIP is buildLocal with a balancer: its connections end there and are
-// dialed anew.
-func (p *plane) buildVIP() error {
-	if err := p.oneNode(&vipSpec{VIP: innerVIP, Balancer: innerLB, Backend: inner[1]}); err != nil {
+// buildVIP is buildLocal with a balancer, which picks the backend of each
+// connection.
+func (p *plane) buildVIP() error { return p.byVIP(directory.Direct) }
+
+// buildProxiedVIP is buildVIP where connections end in the balancer and are dialed
+// anew.
+func (p *plane) buildProxiedVIP() error { return p.byVIP(directory.Proxied) }
+
+func (p *plane) byVIP(way directory.Way) error {
+	if err := p.oneNode(&vipSpec{VIP: innerVIP, Balancer: innerLB, Backend: inner[1], Way: way}); err != nil {
 		return err
 	}
 	p.ends[0].addr = netip.AddrPort{} // it has no VIP of its own

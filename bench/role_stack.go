@@ -24,16 +24,17 @@ var (
 
 // A vipSpec says that a data plane has a balancer, and for whom.
 type vipSpec struct {
-	VIP      netip.Addr `json:"vip"`
-	Balancer netip.Addr `json:"balancer"` // its own address
-	Backend  netip.Addr `json:"backend"`  // the service's one
+	VIP      netip.Addr    `json:"vip"`
+	Balancer netip.Addr    `json:"balancer"` // its own address
+	Backend  netip.Addr    `json:"backend"`  // the service's one
+	Way      directory.Way `json:"way"`
 }
 
 // addTo makes the backend's endpoint one of a service with a VIP, and adds the
 // balancer's.
 func (v *vipSpec) addTo(snap *directory.Snapshot) {
 	ep := snap.Endpoints.At(v.Backend)
-	ep.ServiceID, ep.ServiceName, ep.VIP = "bench", "bench", v.VIP
+	ep.ServiceID, ep.ServiceName, ep.VIP, ep.Way = "bench", "bench", v.VIP, v.Way
 	snap.Endpoints = snap.Endpoints.With(v.Balancer, &directory.Endpoint{
 		ID: v.Balancer.String(), Addr: v.Balancer, MAC: encap.EndpointMAC(v.Balancer), VTEP: ep.VTEP, Kind: directory.LoadBalancer,
 	})
@@ -53,7 +54,7 @@ func (v *vipSpec) run(ctx context.Context, sw *dataplane.Switch, snap *directory
 	b.Update(snap)
 	return wire.run(ctx, sw, b.Run, ready, dataplane.StackPortConfig{
 		NetworkID: snap.ID, EndpointID: v.Balancer.String(), Name: "lb", MAC: encap.EndpointMAC(v.Balancer),
-		Addrs: []netip.Addr{v.Balancer}, VIPs: true, MTU: snap.MTU, Deliver: b.Deliver,
+		Addrs: []netip.Addr{v.Balancer}, VIPs: true, Balancer: b, MTU: snap.MTU, Deliver: b.Deliver,
 	})
 }
 

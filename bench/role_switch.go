@@ -27,6 +27,7 @@ type switchSpec struct {
 	// Gateway, if valid, makes the network a star around a gateway that dials from
 	// the host.
 	Gateway netip.Addr `json:"gateway,omitzero"`
+	Host    *hostSpec  `json:"host,omitempty"` // nil: there is no endpoint without a device
 	// Sealed, if not nil, makes it an encrypted one.
 	Sealed *sealedSpec `json:"sealed,omitempty"`
 }
@@ -76,6 +77,8 @@ func (r *switchRole) run(ctx context.Context, ready func()) error {
 	switch {
 	case r.spec.VIP != nil:
 		return r.spec.VIP.run(ctx, sw, snap, ready)
+	case r.spec.Host != nil:
+		return r.spec.Host.run(ctx, sw, snap, ready)
 	case r.spec.Gateway.IsValid():
 		return runGateway(ctx, sw, snap, netip.PrefixFrom(r.spec.Gateway, r.spec.Subnet.Bits()), ready)
 	}

@@ -24,7 +24,10 @@ const (
 	OvndAES     = "ovnd-aes-256-gcm"
 	OvndLocal   = "ovnd-local"
 	OvndVIP     = "ovnd-vip"
+	OvndVIPVia  = "ovnd-vip-proxy"
 	OvndEgress  = "ovnd-egress"
+	OvndProxy   = "ovnd-proxy"
+	OvndPort    = "ovnd-port"
 )
 
 // A subjectSpec is something that can be measured.
@@ -48,8 +51,11 @@ var subjects = []subjectSpec{
 	{OvndChaCha, "ovnd, ChaCha20-Poly1305", report.KindOvnd, true, "", (*plane).buildChaCha},
 	{OvndAES, "ovnd, AES-256-GCM", report.KindOvnd, true, "", (*plane).buildAES},
 	{OvndLocal, "ovnd, one node", report.KindOvnd, false, "", (*plane).buildLocal},
-	{OvndVIP, "ovnd, one node, by way of a VIP", report.KindOvnd, false, "", (*plane).buildVIP},
+	{OvndVIP, "ovnd, one node, by way of a VIP, direct", report.KindOvnd, false, "", (*plane).buildVIP},
+	{OvndVIPVia, "ovnd, one node, by way of a VIP, proxied", report.KindOvnd, false, "", (*plane).buildProxiedVIP},
 	{OvndEgress, "ovnd, by way of the gateway", report.KindOvnd, false, "", (*plane).buildEgress},
+	{OvndProxy, "ovnd, by way of the proxy", report.KindOvnd, false, "", (*plane).buildProxy},
+	{OvndPort, "ovnd, to a port without TUN", report.KindOvnd, false, "", (*plane).buildPort},
 }
 
 // Baselines are the subjects that others may be compared with.

@@ -65,7 +65,7 @@ func (s *Source) runConnect(ctx context.Context) error {
 func (s *Source) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectPatience)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", GreetAddr(s.spec.To).String())
+	conn, err := s.dialTCP(ctx, new(net.Dialer), GreetAddr(s.spec.To))
 	if err != nil {
 		return err
 	}

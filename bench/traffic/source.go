@@ -35,6 +35,10 @@ type Spec struct {
 
 	EchoInterval time.Duration `json:"echo_interval_ns,omitempty"` // between echo requests
 	EchoUDP      bool          `json:"echo_udp,omitempty"`         // to the sink's reflecting port, rather than ICMP
+
+	// SOCKS, if valid, is a proxy that TCP goes by, to To's port of SOCKSTo.
+	SOCKS   netip.AddrPort `json:"socks,omitzero"`
+	SOCKSTo netip.Addr     `json:"socks_to,omitzero"`
 }
 
 // A Source sends what its Spec says.
@@ -100,11 +104,11 @@ func (s *Source) runTCP(ctx context.Context) error {
 		}
 	}()
 	for range s.spec.TCPFlows {
-		conn, err := dialer.DialContext(ctx, "tcp", s.spec.To.String())
+		conn, err := s.dialTCP(ctx, &dialer, s.spec.To)
 		if err != nil {
 			return err
 		}
-		file, err := blocking(conn.(*net.TCPConn))
+		file, err := blocking(conn)
 		if err != nil {
 			return err
 		}
