@@ -124,6 +124,7 @@ func (n *network) learnIdentity(name string, value []byte) (changed bool, err er
 		return changed, nil
 	}
 	delete(n.identities, name)
+	n.work.news = true
 	if value == nil {
 		return known, nil
 	}
@@ -201,6 +202,7 @@ func (n *network) owners() *owners {
 		memo:    make(map[string]owner, len(n.identities)),
 		turn:    uint64(n.self.trust.time().Unix() / turnTime),
 	}
+	n.work.look(len(n.identities) + len(n.members))
 	for _, name := range n.members {
 		o.members[name] = true
 	}
@@ -280,14 +282,32 @@ func (o *owners) of(nodeID string) owner {
 	return w
 }
 
-// valid reports whether the owner of a claim made it. What this node's own is it
+// A verdict on a claim.
+type verdict uint8
+
+const (
+	wrong   verdict = iota // its owner has not made it, or nobody knows the owner
+	unknown                // there was no time yet to verify it
+	right
+)
+
+// judge says whether the owner of a claim made it. What this node's own is it
 // knows first hand.
-func (o *owners) valid(p *place) bool {
-	if p.claim.Owner == "" || p.claim.Owner == o.n.self.trust.nodeID() {
-		return false
+func (o *owners) judge(p *place) verdict {
+	id := p.claim.Owner
+	if id == "" || id == o.n.self.trust.nodeID() {
+		return wrong
 	}
-	w := o.of(p.claim.Owner)
-	return w.known && p.claim.signedBy(w.key)
+	w := o.of(id)
+	switch {
+	case !w.known:
+		return wrong
+	case w.key != p.claim.key && !o.n.work.mayVerify(id, w.proven, o.n.self.trust.time()):
+		return unknown
+	case p.claim.signedBy(w.key):
+		return right
+	}
+	return wrong
 }
 
 // nodeID returns the swarm's ID of this node, "" if it is not known yet.

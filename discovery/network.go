@@ -362,7 +362,7 @@ func (n *network) setMembers(members map[netip.Addr]string) (changed bool) {
 		return false
 	}
 	n.noteMembers(members, time.Now())
-	n.members = members
+	n.members, n.work.news = members, true
 	n.noteAll()
 	return true
 }

@@ -52,6 +52,7 @@ type rule struct {
 	orphans  int                  // claims that stand without a record in gossip
 
 	ownIdentity []byte // this node's record; nil: to be made
+	work        work
 }
 
 func newRule() rule {
@@ -61,6 +62,7 @@ func newRule() rule {
 		releases:   make(map[string]release),
 		replayed:   make(map[string]*place),
 		lots:       maphash.MakeSeed(),
+		work:       work{owners: make(map[string]*budget)},
 	}
 }
 
@@ -71,7 +73,8 @@ func (n *network) settle() (o *owners, changed bool) {
 		return nil, false
 	}
 	o = n.owners()
-	n.unproven, n.waiting, n.orphans = 0, 0, 0
+	n.unproven, n.waiting, n.orphans, n.work.deferred = 0, 0, 0, 0
+	n.work.look(len(n.remote))
 	for id, r := range n.remote {
 		held := n.standing(o, id, r)
 		if held != nil && held != r.place {
@@ -95,6 +98,8 @@ func (n *network) settle() (o *owners, changed bool) {
 	for id := range n.chosen {
 		n.seen[id] = o.of(id)
 	}
+	n.work.last, n.work.at, n.work.news = o, n.self.trust.time(), false
+	n.work.forget(o)
 	return o, changed
 }
 
@@ -116,26 +121,32 @@ func (n *network) present(chosen map[netip.Addr]claim) map[string]directory.Iden
 // not been looked at yet: it may be the first claim, or the newest of its owner.
 func (n *network) settleBefore(id string, r *remote) {
 	if n.opts.Encrypted && r.place != nil && r.place != r.held {
-		r.held = n.standing(n.owners(), id, *r)
+		r.held = n.standing(n.glance(), id, *r)
 	}
 }
 
 // standing returns the claim of endpoint id that counts: the first valid one,
-// until its owner makes a newer one or releases it, or is gone.
+// until its owner makes a newer one or releases it, or is gone. What is not
+// verified yet changes nothing.
 func (n *network) standing(o *owners, id string, r remote) *place {
 	held, p := r.held, r.place
-	if held != nil && !o.valid(held) {
+	if held != nil && o.judge(held) == wrong {
 		held = nil // its owner has other keys by now
 	}
 	if held != nil && held != p && !held.cached && !o.of(held.claim.Owner).alive {
 		held = nil
 	}
-	switch {
-	case p == nil || p == held:
+	if p == nil || p == held {
 		return held
-	case !o.valid(p):
+	}
+	switch o.judge(p) {
+	case unknown:
+		return held
+	case wrong:
 		n.unproven++
 		return held
+	}
+	switch {
 	case held != nil && bytes.Equal(held.raw, p.raw):
 		p.claim.since = held.claim.since
 		return p
@@ -211,7 +222,7 @@ func (n *network) learnDeleted(id string, value []byte) bool {
 	}
 	p, err := n.parsePlace(id, value)
 	if err != nil || p == nil || !p.claim.Released || p.claim.Owner != r.held.claim.Owner ||
-		p.claim.Sequence <= r.held.claim.Sequence || !n.owners().valid(p) {
+		p.claim.Sequence <= r.held.claim.Sequence || n.glance().judge(p) != right {
 		return false
 	}
 	n.release(id, p)
@@ -237,7 +248,7 @@ func (n *network) orphaned() map[string]bool {
 // stirs reports whether what is known of the owners, or time, has made the last
 // snapshot out of date.
 func (n *network) stirs() bool {
-	if !n.opts.Encrypted || n.waiting+n.disputes == 0 && !n.newsOfOwners() {
+	if !n.opts.Encrypted || n.rests() || n.waiting+n.disputes+n.work.deferred == 0 && !n.newsOfOwners() {
 		return false
 	}
 	o, changed := n.settle()
@@ -272,7 +283,7 @@ func (n *network) noteReplay(id string, p *place) {
 	t := n.self.trust
 	_, ours := n.local[id]
 	if ours || p.claim.Released || p.claim.Owner == "" || p.claim.Owner != t.nodeID() || len(n.replayed) >= maxReplayed ||
-		t.sign == nil || !p.claim.signedBy(t.own.Record) {
+		t.sign == nil || !n.work.pay(&n.work.own, ownerChecks, ownerBurst, t.time()) || !p.claim.signedBy(t.own.Record) {
 		return
 	}
 	n.replayed[id] = p

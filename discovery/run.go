@@ -224,11 +224,18 @@ func (l *loop) publishDirty() {
 		l.learnReleases()
 	}
 	for id := range l.dirty {
-		if n, ok := l.networks[id]; ok {
+		n, ok := l.networks[id]
+		if ok && n.rests() {
+			continue
+		}
+		delete(l.dirty, id)
+		if ok {
 			l.publish(n)
 		}
 	}
-	clear(l.dirty)
+	if len(l.dirty) > 0 {
+		l.delay.Reset(publishDelay)
+	}
 }
 
 // tick looks after what NetworkDB does not report and what takes its time.
