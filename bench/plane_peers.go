@@ -107,12 +107,19 @@ func (p *plane) buildSlirp() error {
 	return err
 }
 
+// pastaBuffer are the least, usual and most bytes of a TCP send buffer behind
+// pasta. Debian 12's (2023_03_09) takes in more than it can pass on: the rest is
+// lost, and a flow with a larger buffer stands still for seconds. With this one it
+// loses nothing, and is at its best.
+const pastaBuffer = "4096 16384 212992"
+
 // buildPasta connects a namespace to host a by pasta.
 func (p *plane) buildPasta() error {
 	sandbox, err := p.behindA()
 	if err != nil {
 		return err
 	}
+	sandbox.Sysctl("net/ipv4/tcp_wmem", pastaBuffer)
 	err = p.program(p.ends[0], "pasta", "--foreground", "--config-net", "--no-map-gw", "--ipv4-only", "--mtu", strconv.Itoa(p.mtu),
 		"--runas", "0:0", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--netns", p.lab.NSPath(sandbox))
 	p.moveSource(sandbox)
