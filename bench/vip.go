@@ -9,6 +9,9 @@ import (
 // DefaultVIPTests are the tests of services, unless others are asked for.
 var DefaultVIPTests = []string{TestTCP, TestTCPMany, TestConnect, TestUDP, TestRTT}
 
+// VIPSubjects are the ways by a VIP.
+var VIPSubjects = []string{OvndVIP, OvndVIPVia}
+
 // RunVIP measures both ways by a service's VIP, direct and by the proxy, beside
 // the one between two sandboxes of one node without a VIP, to which they are
 // compared. Subjects of cfg do not count.
@@ -17,7 +20,7 @@ func RunVIP(ctx context.Context, cfg PathConfig) (*report.Report, error) {
 	if len(cfg.Tests) == 0 {
 		cfg.Tests = DefaultVIPTests
 	}
-	cfg.Subjects = []string{OvndVIP, OvndVIPVia}
+	cfg.Subjects = VIPSubjects
 	cfg.Baselines = append([]string{OvndLocal}, cfg.Baselines...)
 	return runPlanes(ctx, "vip", cfg)
 }

@@ -174,11 +174,11 @@ func newBenchVIPCommand(c *cli) *cobra.Command {
 	cfg := bench.PathConfig{}
 	cmd := &cobra.Command{
 		Use:   "vip [OPTIONS]",
-		Short: "Measure services: the way by a virtual address beside the direct one",
+		Short: "Measure services: both ways by a virtual address beside the one without",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Timing, cfg.Command = run.timing, c.commandLine()
-			cfg.MTUs = []int{1500}
+			cfg.MTUs, cfg.Subjects = []int{1500}, bench.VIPSubjects
 			if err := cfg.Check(); err != nil {
 				return err
 			}

@@ -78,10 +78,17 @@ func TestBackendDies(t *testing.T) {
 	m.must("network", "create", "-d", "overlay", "--attachable", "net")
 	whoami(m, "web", 3, "--network", "net")
 	client := nodes[1].startAgent("--network", "net")
+	m.eventually("three tasks take part", func() error {
+		var got fetched
+		if err := client.ask(&got, "fetch", "http://web/", "3", "1"); err != nil || len(got.Who) != 3 {
+			return fmt.Errorf("%v, %+v", err, got)
+		}
+		return nil
+	})
 	counted := make(chan fetched, 1)
 	go func() {
 		var got fetched
-		if err := client.ask(&got, "fetch", "http://web/", "4000", "16"); err != nil {
+		if err := client.ask(&got, "fetch", "http://web/", "12000", "16"); err != nil {
 			got.Error = err.Error()
 		}
 		counted <- got
@@ -92,7 +99,7 @@ func TestBackendDies(t *testing.T) {
 	got := <-counted
 	// Those under way in the killed task, at most one for each client.
 	if got.Failed > 16 || len(got.Who) < 3 {
-		t.Errorf("%d of 4000 requests failed: %s; answered by %v", got.Failed, got.Error, got.Who)
+		t.Errorf("%d of 12000 requests failed: %s; answered by %v", got.Failed, got.Error, got.Who)
 	}
 	m.eventually("the task is replaced", func() error {
 		var got fetched
