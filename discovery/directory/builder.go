@@ -120,7 +120,7 @@ func (ep *Endpoint) equal(o *Endpoint) bool {
 	return ep.ID == o.ID && ep.Name == o.Name && ep.SandboxID == o.SandboxID && ep.Addr == o.Addr && ep.MAC == o.MAC &&
 		ep.NodeID == o.NodeID && ep.VTEP == o.VTEP && ep.Kind == o.Kind && ep.Owner == o.Owner &&
 		ep.ServiceID == o.ServiceID && ep.ServiceName == o.ServiceName && ep.VIP == o.VIP &&
-		slices.Equal(ep.Aliases, o.Aliases) && slices.Equal(ep.TaskAliases, o.TaskAliases) &&
+		slices.Equal(ep.Aliases, o.Aliases) && slices.Equal(ep.TaskAliases, o.TaskAliases) && ep.Way == o.Way &&
 		ep.Disabled == o.Disabled && slices.Equal(ep.Ports, o.Ports) && ep.Pending == o.Pending
 }
 
