@@ -98,6 +98,22 @@ func TestKubernetes(t *testing.T) {
 	}
 }
 
+// The examples have only fields that Kubernetes has. Its types are a module of
+// their own, of the test alone.
+func TestKubernetesFields(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles Kubernetes' types")
+	}
+	const module = "kubernetes/check"
+	if out, err := exec.Command("go", "-C", module, "mod", "download").CombinedOutput(); err != nil {
+		lacking(t, "Kubernetes' types cannot be had here: %v: %s", err, out)
+	}
+	cmd := exec.Command("go", "-C", module, "test", "-count=1", "./...")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // The unit is one that systemd takes without a word.
 func TestSystemdUnit(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
