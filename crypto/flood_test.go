@@ -115,7 +115,7 @@ func flood(t *testing.T, many bool, each int) {
 	if most := 2*2*loadedRate + 10; *dh > most {
 		t.Errorf("%s: %d operations of X25519, want at most %d: %v", name, *dh, most, refused)
 	}
-	if !many && cookies > 5*addressRate || cookies > 6*strangeRate {
+	if !many && cookies > 5*addressRate || cookies > 6*strangeReply {
 		t.Errorf("%s: %d cookies", name, cookies)
 	}
 	t.Logf("%s: %d operations of X25519, %d cookies, %v", name, *dh, cookies, refused)
@@ -152,7 +152,7 @@ func TestProvenFlood(t *testing.T) {
 		a.engine.HandleHandshake(from(i), m)
 		s.run(time.Second / addresses)
 	}
-	if *dh < 100 || *dh > 2*2*provenRate {
+	if *dh < 100 || *dh > 2*2*strangeRate {
 		t.Errorf("%d operations of X25519 in a second; %v", *dh, a.engine.Stats().Refused)
 	}
 }

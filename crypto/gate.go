@@ -17,9 +17,10 @@ const (
 	loadedQueue  = 32          // waiting messages that mean load
 	loadedRate   = 128         // initiations that do, however few wait
 	loadedFor    = time.Second // after the last time there were as many
-	provenRate   = 256         // handshakes of all that have a cookie
+	provenRate   = 256         // handshakes of those that have a cookie and are where gossip has a peer
+	strangeRate  = 128         // and of those that have one and are elsewhere
 	answerRate   = 512         // responses to initiations of our own that are looked into
-	strangeRate  = 256         // cookie replies to addresses where no peer is known to be
+	strangeReply = 256         // cookie replies to addresses where gossip has no peer
 	addressRate  = 20          // handshakes of one address
 	addressBurst = 5           // at once
 	addressCells = 1024        // counters that all addresses share
@@ -32,18 +33,26 @@ const (
 type gate struct {
 	start       time.Time
 	repeated    repeats
-	asked       pacer    // initiations: beyond it there is load
-	proven      pacer    // those whose sender has proven its address
-	answers     pacer    // responses
-	strange     pacer    // cookie replies to strange addresses
-	cookie      *limiter // cookie replies
-	rate        *limiter // handshakes of senders that have proven their address
+	asked       pacer // initiations: beyond it there is load
+	answers     pacer // responses
+	members     quota // of senders where gossip has peers
+	strangers   quota // of all others, who take nothing from those
 	loadedUntil atomic.Int64
 	places      atomic.Pointer[map[netip.Addr]bool] // where gossip has peers
 }
 
+// A quota is what senders may ask for under load.
+type quota struct {
+	cookie  *limiter // cookie replies
+	replies pacer    // the same of all addresses, for strangers
+	rate    *limiter // handshakes of senders that have proven their address
+	proven  pacer    // the same of all addresses
+}
+
+func newQuota() quota { return quota{cookie: newLimiter(), rate: newLimiter()} }
+
 func (g *gate) init(now time.Time) {
-	g.start, g.cookie, g.rate = now, newLimiter(), newLimiter()
+	g.start, g.members, g.strangers = now, newQuota(), newQuota()
 	g.repeated.seed = maphash.MakeSeed()
 	g.places.Store(new(map[netip.Addr]bool))
 }
@@ -71,13 +80,17 @@ func (g *gate) initiation(c *checker, from netip.Addr, m initiation, now time.Ti
 	if !g.loaded(t) {
 		return refusedNot, false
 	}
+	q, rate, stranger := &g.members, provenRate, !(*g.places.Load())[from]
+	if stranger {
+		q, rate = &g.strangers, strangeRate
+	}
 	if c.checkMAC2(m, from, now) {
-		if !g.rate.allow(from, t) || !g.proven.allow(provenRate, provenRate, t) {
+		if !q.rate.allow(from, t) || !q.proven.allow(rate, rate, t) {
 			return RefusedRate, false
 		}
 		return refusedNot, false
 	}
-	if !g.cookie.allow(from, t) || !(*g.places.Load())[from] && !g.strange.allow(strangeRate, strangeRate, t) {
+	if !q.cookie.allow(from, t) || stranger && !q.replies.allow(strangeReply, strangeReply, t) {
 		return RefusedRate, false
 	}
 	return refusedNot, true
