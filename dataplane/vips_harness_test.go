@@ -145,6 +145,15 @@ func (w *vipWorld) guest(node, i int) *guest {
 	}
 	g.Sysctl("net.ipv6.conf.default.accept_dad", "0")
 	plug(w.t, w.nodes[node], g.Host, "eth0", w.snap, g.a, g.b)
+	w.until("the IPv6 address can be used", func() bool {
+		return g.Do(func() error {
+			l, err := net.Listen("tcp", at(g.b, 1).String())
+			if err == nil {
+				err = l.Close()
+			}
+			return err
+		}) == nil
+	})
 	w.publish(func(s *directory.Snapshot) {
 		w.place(s, g.a, node)
 		w.place(s, g.b, node).MAC = encap.EndpointMAC(g.a) // a port has one
