@@ -28,6 +28,7 @@ const (
 	wantedFor       = 5 * time.Second   // Want lasts
 	firstRetry      = time.Second       // doubled each time
 	lastRetry       = 5 * time.Second
+	renewAfter      = 5 * time.Second // gossip's news of a peer do not end a younger session
 	retryJitter     = 333 * time.Millisecond
 	maxHalfOpen     = 512
 	maxSessions     = 4 // of one Peer: the newest, one pending, and what is still in flight
@@ -170,6 +171,18 @@ func (e *Engine) end() {
 	e.mu.Unlock()
 }
 
+// today is the time by which certificates are judged: where the wall clock was set
+// back during the run, what it would show without that. Else a wrong clock would end
+// the traffic of a node that has been let in.
+func (e *Engine) today() time.Time {
+	now := e.clock()
+	wall, run := now.Round(0), e.gate.start.Add(now.Sub(e.gate.start)).Round(0)
+	if run.After(wall) {
+		return run
+	}
+	return wall
+}
+
 func (e *Engine) kick() {
 	select {
 	case e.kicks <- struct{}{}:
@@ -292,7 +305,7 @@ func (e *Engine) inform(m *member, info PeerInfo) {
 			p.renew = true
 		}
 		if p.try != nil {
-			p.try.again = e.clock() // it was to the old key or address
+			p.try.soon(e.clock()) // it was to the old key or address
 		}
 	}
 }

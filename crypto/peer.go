@@ -68,6 +68,7 @@ type Peer struct {
 type attempt struct {
 	started time.Time
 	again   time.Time // when the next initiation is due
+	sent    time.Time // when the last one was
 	tries   int
 
 	// Of the last initiation.
@@ -77,6 +78,17 @@ type attempt struct {
 	offered   suiteSet
 	handshake *handshake // nil: it was not sent, or its answer did not do
 	cookie    bool       // a cookie has come for it
+}
+
+// soon has the next initiation sent soon, but not before the last one can have been
+// answered: any member can make news.
+func (t *attempt) soon(now time.Time) {
+	if at := t.sent.Add(firstRetry); at.After(now) {
+		now = at
+	}
+	if now.Before(t.again) {
+		t.again = now
+	}
 }
 
 // NodeID returns the swarm's id of the node.

@@ -48,6 +48,7 @@ func TestRestartTold(t *testing.T) {
 	s.meet()
 	s.connected(Auto)
 	a, b := s.nodes[0], s.nodes[1]
+	s.run(renewAfter)
 	old := a.sending(b)
 	b.start()
 	a.engine.SetPeers(s.infos(a, []Policy{Auto}))
@@ -128,6 +129,7 @@ func TestMovedSilently(t *testing.T) {
 	s.meet()
 	s.connected(Auto)
 	a, b := s.nodes[0], s.nodes[1]
+	s.run(renewAfter)
 	b.addr = netip.MustParseAddr("192.0.2.99")
 	b.engine.SetPeers(nil) // says nothing on its own
 	a.engine.SetPeers(s.infos(a, []Policy{Auto}))

@@ -3,6 +3,7 @@ package crypto
 import (
 	"context"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -126,10 +127,13 @@ func (p *Peer) needs(r *round) bool {
 		}
 	}
 	s := p.sending.Load()
-	if s == nil || p.renew || s.next.Load() >= s.limits.rekey {
+	if s == nil || s.next.Load() >= s.limits.rekey {
 		return true
 	}
 	t := s.lastHeard().Add(s.silence())
+	if renew := s.created.Add(renewAfter); p.renew && renew.Before(t) {
+		t = renew
+	}
 	if age := s.created.Add(s.rekeyAge()); age.Before(t) {
 		t = age
 	}
@@ -258,7 +262,7 @@ func (e *Engine) prepare(p *Peer, local *local, now time.Time) (again time.Time,
 	e.unawait(t.index)
 	t.handshake = nil
 	wait := min(lastRetry, firstRetry<<min(t.tries, 8)) + rand.N(retryJitter)
-	t.again = now.Add(wait)
+	t.sent, t.again = now, now.Add(wait)
 	if local == nil {
 		return t.again, Epoch{}, RefusedNoIdentity
 	}
@@ -276,20 +280,24 @@ func (e *Engine) prepare(p *Peer, local *local, now time.Time) (again time.Time,
 	if len(keys) == 0 {
 		return t.again, Epoch{}, RefusedNoStaticKey
 	}
-	t.target = keys[t.tries%len(keys)]
-	epoch = epochs[t.tries/len(keys)%len(epochs)]
-	t.addr = p.member.info.Addr
-	if s := p.sending.Load(); s != nil && t.tries%2 == 1 {
-		t.addr = s.Addr() // it may have moved, and gossip not have told
+	addrs := []netip.Addr{p.member.info.Addr}
+	if s := p.sending.Load(); s != nil && s.Addr() != addrs[0] {
+		addrs = append(addrs, s.Addr()) // it may have moved, and gossip not have told
 	}
+	// Each key at each address, and that under each epoch.
+	turn := t.tries
+	t.target, turn = keys[turn%len(keys)], turn/len(keys)
+	t.addr, turn = addrs[turn%len(addrs)], turn/len(addrs)
+	epoch = epochs[turn%len(epochs)]
 	t.tries++
 	t.index = e.newIndex()
 	t.offered = p.policy.offer(aesInHardware())
 	return t.again, epoch, refusedNot
 }
 
-// writeInitiation makes the message of a try, but for its macs. Every third is as
-// long as may be, so that a responder with a long chain can answer.
+// writeInitiation makes the message of a try, but for its macs. About every third is
+// as long as may be, so that a responder with a long chain can answer: not in step
+// with the keys, addresses and epochs that are tried in turn.
 func (e *Engine) writeInitiation(id *Identity, epoch Epoch, policy Policy, try attempt) (*handshake, initiation, Refusal) {
 	h, err := newHandshake(id, epoch, try.target[:], e.cfg.random)
 	if err != nil {
@@ -298,7 +306,7 @@ func (e *Engine) writeInitiation(id *Identity, epoch Epoch, policy Policy, try a
 	p := payloadOf(id, policy, try.offered)
 	p.time = e.stamps.next(e.clock())
 	size := p.fit(first)
-	if try.tries%3 == 0 {
+	if n := try.tries - 1; (n+n/3)%3 == 2 {
 		size = MaxHandshakeLen
 	}
 	m, err := h.writeInitiation(try.index, p, size)
