@@ -24,7 +24,7 @@ func (n *Node) Status(ctx context.Context) (types.Status, error) {
 		Version: version, PID: os.Getpid(), StartedAt: n.started, Uptime: int64(time.Since(n.started).Seconds()),
 		StateDir: n.paths.StateDir, Addresses: types.Addresses{API: n.paths.APISocket},
 		Networks: []types.NetworkState{}, Peers: []types.PeerState{}, Ports: []types.PortState{},
-		Drops: map[string]uint64{}, Published: []types.PublishedPort{},
+		Drops: map[string]uint64{}, Published: []types.PublishedPort{}, Services: []types.ServiceState{},
 		TUN: n.tunState(), Proxies: n.proxyStates(),
 	}
 	for _, m := range info.RemoteManagers {
@@ -48,6 +48,7 @@ func (n *Node) Status(ctx context.Context) (types.Status, error) {
 	n.addNetworks(&st, stats)
 	n.addPeers(&st, stats, m.sealing, sessions)
 	n.addPorts(&st, stats)
+	m.networks.addServices(&st, stats)
 	addPublished(&st, m.networks.ingress())
 	return st, nil
 }

@@ -33,6 +33,10 @@ type Status struct {
 	Ports     []PortState    `json:"Ports"`
 	// Published are the ports that this node serves for services.
 	Published []PublishedPort `json:"Published"`
+	// Services are those whose connections this node balances, and Flows what of
+	// them the data plane carries.
+	Services []ServiceState `json:"Services"`
+	Flows    FlowState      `json:"Flows"`
 	// TUN says how tasks live on this node.
 	TUN TUNState `json:"TUN"`
 	// Proxies are what programs outside of sandboxes reach networks by.

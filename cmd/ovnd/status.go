@@ -83,6 +83,7 @@ func printStatus(w io.Writer, s types.Status) error {
 	printPeerStates(tw, s.Peers)
 	printSessions(tw, s.Peers)
 	printPortStates(tw, s.Ports)
+	printServices(tw, s)
 	printPublished(tw, s.Published)
 	printProxies(tw, s.Proxies)
 	if err := tw.Flush(); err != nil {
