@@ -253,3 +253,17 @@ func FuzzServiceSpec(f *testing.F) {
 		}
 	})
 }
+
+func TestCheckWay(t *testing.T) {
+	for _, labels := range []map[string]string{nil, {"ovnd.vip": "proxy"}, {"ovnd.vip": "direct"}, {"other": "maybe"}} {
+		if err := checkWay(labels); err != nil {
+			t.Errorf("%v: %v", labels, err)
+		}
+	}
+	for _, value := range []string{"", "maybe", "Direct"} {
+		err := checkWay(map[string]string{"ovnd.vip": value})
+		if err == nil || !strings.Contains(err.Error(), "ovnd.vip") || !strings.Contains(err.Error(), "proxy or direct") {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+}

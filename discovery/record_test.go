@@ -211,3 +211,31 @@ func FuzzEndpointRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestWayRecord: how a service's connections are carried is a field that older
+// records have not, and that libnetwork passes over.
+func TestWayRecord(t *testing.T) {
+	ep := directory.Endpoint{Name: "a", Addr: netip.MustParseAddr("10.10.0.9")}
+	plain, err := putNaming(&ep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "\n\x01a*\t10.10.0.9"; string(plain) != want {
+		t.Errorf("the default is written as %q", plain)
+	}
+	for _, way := range []directory.Way{directory.DefaultWay, directory.Proxied, directory.Direct} {
+		ep.Way = way
+		b, err := putNaming(&ep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := parseNaming(b)
+		if err != nil || n.ep.Way != way {
+			t.Errorf("%q became %q: %v", way, n.ep.Way, err)
+		}
+	}
+	n, err := parseNaming(append(plain, 0xa8, 1, 9)) // field 21, of a later version
+	if err != nil || n.ep.Way != directory.DefaultWay {
+		t.Errorf("an unknown way: %+v, %v", n, err)
+	}
+}

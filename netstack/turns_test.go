@@ -213,3 +213,71 @@ func TestBackendsKeepTheirCounters(t *testing.T) {
 		t.Error("a service that has gone serves")
 	}
 }
+
+// TestSilentBackendsRest: a backend that did not answer is passed over while
+// another has not been silent, until one attempt finds out.
+func TestSilentBackendsRest(t *testing.T) {
+	ts := newTurns()
+	ts.update(serviceOf(1, 1, 2))
+	s := ts.byID("id")
+	turn := func() *backend {
+		t.Helper()
+		b, _, ok := s.begin(directory.TCP, 80).next()
+		if !ok {
+			t.Fatal("nobody")
+		}
+		return b
+	}
+	silent := turn()
+	silent.failed(true)
+	for range 4 {
+		if turn() == silent {
+			t.Fatal("it had a turn while it rests")
+		}
+	}
+	other := turn()
+	other.failed(true)
+	if a, b := turn(), turn(); a == b {
+		t.Error("all rest, and they do not take turns")
+	}
+	other.answers()
+	silent.rests.Store(1) // long ago
+	asked := 0
+	for range 6 {
+		if turn() == silent {
+			asked++
+		}
+	}
+	if asked != 1 {
+		t.Errorf("%d attempts find out whether it answers", asked)
+	}
+	silent.answers()
+	if a, b := turn(), turn(); a == b {
+		t.Error("it has answered, and has no turn")
+	}
+	a, refused := s.begin(directory.TCP, 80), turn()
+	refused.failed(false)
+	if x, _, _ := a.next(); x == refused {
+		t.Error("the turn was lost")
+	}
+	if x, _, _ := a.next(); x != refused {
+		t.Error("one that refuses rests")
+	}
+}
+
+// TestOwnTurns are left for another attempt.
+func TestOwnTurns(t *testing.T) {
+	ts := newTurns()
+	ts.update(serviceOf(1, 1, 2, 3))
+	s := ts.byID("id")
+	b, _, _ := s.begin(directory.TCP, 80).next()
+	own := ts.byID("id").ready[(slices.Index(s.ready, b)+1)%3]
+	for range 3 {
+		if x, _, isOwn := s.begin(directory.TCP, 80).take(own.addr); x != nil || !isOwn {
+			t.Fatalf("%v, %v", x, isOwn)
+		}
+	}
+	if x, _, _ := s.begin(directory.TCP, 80).next(); x != own {
+		t.Errorf("the turn of %s went to %s", own.addr, x.addr)
+	}
+}
