@@ -10,40 +10,50 @@ import (
 // maxAnswers is how many SYN-ACKs wait to be sent at most.
 const maxAnswers = 64
 
-// send sends what the stack sends. A SYN-ACK leaves from a goroutine of its own:
+// answers are the SYN-ACKs of a stack. They leave from a goroutine of their own:
 // gVisor holds the lock of the new endpoint while it sends one, and the client's
 // ACK comes back before the write to its device has returned. The processor that
 // takes the ACK would spin until then.
-func (b *Balancer) send(frames [][]byte) {
+type answers struct {
+	out   func(frames [][]byte)
+	queue chan []byte
+}
+
+func newAnswers(out func(frames [][]byte)) *answers {
+	return &answers{out: out, queue: make(chan []byte, maxAnswers)}
+}
+
+// send sends what the stack sends.
+func (a *answers) send(frames [][]byte) {
 	if len(frames) == 1 && isSYNACK(frames[0]) {
 		select {
-		case b.answers <- bytes.Clone(frames[0]):
+		case a.queue <- bytes.Clone(frames[0]):
 			return
 		default:
 		}
 	}
-	b.cfg.Send(frames)
+	a.out(frames)
 }
 
-// sendAnswers sends SYN-ACKs until the balancer ends.
-func (b *Balancer) sendAnswers() {
+// run sends SYN-ACKs until done is closed.
+func (a *answers) run(done <-chan struct{}) {
 	frames := make([][]byte, 0, maxAnswers)
 	for {
 		select {
-		case <-b.done:
+		case <-done:
 			return
-		case frame := <-b.answers:
+		case frame := <-a.queue:
 			frames = append(frames[:0], frame)
 		}
 		for more := true; more && len(frames) < maxAnswers; {
 			select {
-			case frame := <-b.answers:
+			case frame := <-a.queue:
 				frames = append(frames, frame)
 			default:
 				more = false
 			}
 		}
-		b.cfg.Send(frames)
+		a.out(frames)
 	}
 }
 

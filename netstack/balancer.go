@@ -80,8 +80,6 @@ type Balancer struct {
 
 	updating sync.Mutex // one Update at a time
 
-	answers chan []byte // SYN-ACKs that wait to be sent
-
 	done chan struct{} // closed when Run ends
 	// work counts the goroutines, and one more until nothing can start another.
 	work sync.WaitGroup
@@ -130,13 +128,13 @@ func NewBalancer(cfg BalancerConfig) (*Balancer, error) {
 		return nil, fmt.Errorf("BalancerConfig.MTU: %d is not from %d to %d", cfg.MTU, encap.MinMTU4, encap.MaxMTU)
 	}
 	b := &Balancer{
-		cfg:     cfg,
-		log:     cfg.Log.With("network", cfg.Name),
-		turns:   newTurns(),
-		done:    make(chan struct{}),
-		answers: make(chan []byte, maxAnswers),
+		cfg:   cfg,
+		log:   cfg.Log.With("network", cfg.Name),
+		turns: newTurns(),
+		done:  make(chan struct{}),
 	}
-	b.link = NewLink(cfg.MTU, b.send)
+	synacks := newAnswers(cfg.Send)
+	b.link = NewLink(cfg.MTU, synacks.send)
 	b.work.Add(1)
 	b.crew = newCrew(&b.work)
 	b.snap.Store(&directory.Snapshot{})
@@ -158,7 +156,7 @@ func NewBalancer(cfg BalancerConfig) (*Balancer, error) {
 	b.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, b.handleTCP)
 	b.dgram = udp.NewForwarder(b.stack, b.beginFlow)
 	b.stack.SetTransportProtocolHandler(udp.ProtocolNumber, b.dgram.HandlePacket)
-	b.work.Go(b.sendAnswers)
+	b.work.Go(func() { synacks.run(b.done) })
 	return b, nil
 }
 
@@ -170,7 +168,7 @@ func (b *Balancer) Deliver(frame []byte, packets int) {
 		if b.vips.ignores(packet) {
 			return
 		}
-		b.makeWay(packet)
+		makeWay(b.stack, packet)
 	}
 	b.link.Deliver(frame, packets)
 }

@@ -18,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"github.com/ovnd/ovnd/dataplane/pkt"
 	"github.com/ovnd/ovnd/encap"
 )
 
@@ -85,6 +86,7 @@ type Egress struct {
 	log     *slog.Logger
 	gateway netip.Addr
 	link    *Link
+	answers *answers
 	stack   *stack.Stack
 	syns    *tcp.Forwarder
 	dialer  net.Dialer
@@ -100,7 +102,8 @@ type Egress struct {
 
 	ctx    context.Context // ends dials
 	cancel context.CancelFunc
-	work   sync.WaitGroup // connections and flows
+	work   sync.WaitGroup // connections, flows, and goroutines that wait for some
+	crew   *crew
 
 	counters egressCounters
 }
@@ -155,10 +158,12 @@ func newEgress(cfg EgressConfig) (*Egress, error) {
 	}
 	e := &Egress{
 		cfg: cfg, log: cfg.Log, gateway: cfg.Gateway.Addr(),
-		link:   NewLink(cfg.MTU, cfg.Send),
-		open:   openDatagram,
-		dialer: net.Dialer{Timeout: cfg.DialTimeout, KeepAliveConfig: hostKeepAlive},
+		answers: newAnswers(cfg.Send),
+		open:    openDatagram,
+		dialer:  net.Dialer{Timeout: cfg.DialTimeout, KeepAliveConfig: hostKeepAlive},
 	}
+	e.link = NewLink(cfg.MTU, e.answers.send)
+	e.crew = newCrew(&e.work)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.clients.init(&e.cfg)
 	e.flows.init()
@@ -187,7 +192,10 @@ func (e *Egress) answerForAll() error {
 // handle has what comes to the stack carried.
 func (e *Egress) handle() {
 	// clients caps what is pending, so that the forwarder never does.
-	e.syns = tcp.NewForwarder(e.stack, tcpBufferDefault, 2*e.cfg.MaxDials, e.serveTCP)
+	e.syns = tcp.NewForwarder(e.stack, tcpBufferDefault, 2*e.cfg.MaxDials, func(r *tcp.ForwarderRequest) {
+		e.crew.do(&egressRequest{e, r})
+	})
+	e.work.Go(func() { e.answers.run(e.ctx.Done()) })
 	e.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, e.handleTCP)
 	e.stack.SetTransportProtocolHandler(udp.ProtocolNumber, e.handleUDP)
 	e.stack.SetTransportProtocolHandler(icmp.ProtocolNumber4, e.handlePing)
@@ -196,7 +204,12 @@ func (e *Egress) handle() {
 
 // Deliver gives the egress one super-packet behind its virtio metadata, lent
 // until it returns. packets is how many wire packets it stands for.
-func (e *Egress) Deliver(frame []byte, packets int) { e.link.Deliver(frame, packets) }
+func (e *Egress) Deliver(frame []byte, packets int) {
+	if len(frame) > pkt.MetaLen {
+		makeWay(e.stack, frame[pkt.MetaLen:])
+	}
+	e.link.Deliver(frame, packets)
+}
 
 // Run looks after flows until ctx ends; then it resets all connections and ends
 // every goroutine of the egress. It is called once.
@@ -216,6 +229,7 @@ func (e *Egress) Run(ctx context.Context) error {
 
 func (e *Egress) shutdown() {
 	e.cancel()
+	e.crew.dismiss()
 	e.clients.close()
 	e.closeFlows()
 	ended := make(chan struct{})

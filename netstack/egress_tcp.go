@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -67,7 +66,16 @@ func (e *Egress) handleTCP(id stack.TransportEndpointID, p *stack.PacketBuffer) 
 	return true
 }
 
-// serveTCP answers one SYN and carries the connection, on a goroutine of its own.
+// An egressRequest is a SYN that is to be answered.
+type egressRequest struct {
+	e *Egress
+	r *tcp.ForwarderRequest
+}
+
+// run implements [job].
+func (q *egressRequest) run() { q.e.serveTCP(q.r) }
+
+// serveTCP answers one SYN and carries the connection.
 // The client's handshake is completed when the far end's is, so that what is
 // refused there is refused here.
 func (e *Egress) serveTCP(r *tcp.ForwarderRequest) {
@@ -100,7 +108,7 @@ func (e *Egress) serveTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	e.counters.connections.Add(1)
-	c.carry()
+	c.carry(e.crew)
 	e.clients.ended(c)
 }
 
@@ -161,26 +169,37 @@ type egressConn struct {
 }
 
 // carry passes on what either end sends, until both have ended or one is reset.
-func (c *egressConn) carry() {
+func (c *egressConn) carry(crew *crew) {
 	tune(c.ep)
 	raw, err := c.far.SyscallConn()
 	if err != nil {
 		c.reset()
 		return
 	}
-	var down sync.WaitGroup
-	down.Go(func() {
-		if c.download(raw) != nil {
-			c.reset()
-		}
-	})
+	down := egressDownload{c: c, raw: raw, ended: make(chan struct{})}
+	crew.do(&down)
 	if c.upload(raw) != nil {
 		c.reset()
 	}
-	down.Wait()
+	<-down.ended
 	if !c.dead.Load() {
 		c.ep.Close()
 		_ = c.far.Close()
+	}
+}
+
+// An egressDownload is one direction of a connection.
+type egressDownload struct {
+	c     *egressConn
+	raw   syscall.RawConn
+	ended chan struct{}
+}
+
+// run implements [job].
+func (d *egressDownload) run() {
+	defer close(d.ended)
+	if d.c.download(d.raw) != nil {
+		d.c.reset()
 	}
 }
 

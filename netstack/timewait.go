@@ -11,11 +11,12 @@ import (
 // and a TCP header, and room for options.
 const maxSYN = 128
 
-// makeWay ends a connection that rests in TIME-WAIT when b is the SYN with which
-// its client asks for a new one from the same port (RFC 9293 §3.6.1 lets it). Of
-// itself gVisor would hand such a SYN to a listening endpoint, of which there is
-// none here, and the client would wait a second before it asked again.
-func (b *Balancer) makeWay(packet []byte) {
+// makeWay ends a connection of s that rests in TIME-WAIT when packet is the SYN
+// with which its client asks for a new one from the same port (RFC 9293 §3.6.1
+// lets it). Of itself gVisor would hand such a SYN to a listening endpoint, of
+// which there is none here, and the client would wait a second before it asked
+// again.
+func makeWay(s *stack.Stack, packet []byte) {
 	const protocolAt4, nextAt6 = 9, 6 // bytes into the header
 	if len(packet) > maxSYN || len(packet) < encap.IPv4HeaderLen+encap.TCPHeaderLen {
 		return
@@ -35,7 +36,7 @@ func (b *Balancer) makeWay(packet []byte) {
 		LocalAddress: toAddr(ip.Dst()), LocalPort: segment.DstPort(),
 		RemoteAddress: toAddr(ip.Src()), RemotePort: segment.SrcPort(),
 	}
-	ep, ok := b.stack.FindTransportEndpoint(protocolOf(ip.Dst()), tcp.ProtocolNumber, id, nic).(*tcp.Endpoint)
+	ep, ok := s.FindTransportEndpoint(protocolOf(ip.Dst()), tcp.ProtocolNumber, id, nic).(*tcp.Endpoint)
 	if ok && ep.EndpointState() == tcp.StateTimeWait {
 		ep.Abort()
 	}
