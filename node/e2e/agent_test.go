@@ -324,14 +324,23 @@ func (s *sandbox) ask(out any, command ...string) error {
 		return err
 	}
 	var line string
+	ended := false
 	s.node.eventuallyWithin(5*time.Minute, "agent answers "+strings.Join(command, " "), func() error {
+		gone := s.ended() // what it said before, it has said
 		answers := strings.Split(s.out.String(), "\nanswer ")
 		if len(answers) < before+2 || !strings.Contains(answers[before+1], "\n") {
+			ended = gone
+			if gone {
+				return nil
+			}
 			return errors.New("no answer")
 		}
 		line, _, _ = strings.Cut(answers[before+1], "\n")
 		return nil
 	})
+	if ended {
+		return errors.New("the agent has ended")
+	}
 	var ans answer
 	if err := json.Unmarshal([]byte(line), &ans); err != nil {
 		return fmt.Errorf("%q: %w", line, err)
