@@ -50,23 +50,35 @@ var _ proxy.Dialer = (*overlayDialer)(nil)
 
 // DialContext implements proxy.Dialer.
 func (d *overlayDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	name, portText, err := net.SplitHostPort(addr)
+	name, port, err := splitTarget(addr)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: want NAME:PORT", addr, proxy.ErrNoName)
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || port == 0 {
-		return nil, fmt.Errorf("%s: %w: want a port from 1 to 65535", addr, proxy.ErrNoName)
+		return nil, fmt.Errorf("%s: %w: %w", addr, proxy.ErrNoName, err)
 	}
 	hosts, err := d.hosts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := call{d: d, hosts: hosts, network: network, name: name, port: uint16(port)}
+	c := call{d: d, hosts: hosts, network: network, name: name, port: port}
 	if ip, err := netip.ParseAddr(name); err == nil {
 		return c.dialAddr(ctx, ip.Unmap())
 	}
 	return c.dialName(ctx)
+}
+
+// splitTarget reads NAME:PORT.
+func splitTarget(s string) (name string, port uint16, err error) {
+	name, portText, err := net.SplitHostPort(s)
+	if err != nil || name == "" {
+		return "", 0, errors.New("want NAME:PORT")
+	}
+	if strings.ContainsAny(name, "/ ") {
+		return "", 0, errors.New("want NAME:PORT, with nothing before or behind it")
+	}
+	n, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || n == 0 {
+		return "", 0, errors.New("want a port from 1 to 65535")
+	}
+	return name, uint16(n), nil
 }
 
 // A call is one connection that is asked for.

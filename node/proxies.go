@@ -240,8 +240,8 @@ func (p *proxies) serveProxy(hosts *sharedHosts, listen string, anybody bool) (*
 
 // OpenForward implements api.ProxyBackend.
 func (p *proxies) OpenForward(ctx context.Context, req types.ForwardRequest) (types.ProxySession, api.ProxySession, error) {
-	if _, _, err := net.SplitHostPort(req.Target); err != nil {
-		return types.ProxySession{}, nil, invalidProxy("invalid target %q: want NAME:PORT", req.Target)
+	if _, _, err := splitTarget(req.Target); err != nil {
+		return types.ProxySession{}, nil, invalidProxy("invalid target %q: %v", req.Target, err)
 	}
 	if at, err := netip.ParseAddrPort(req.Listen); err == nil && !at.Addr().IsLoopback() && !req.AllUsers {
 		return types.ProxySession{}, nil, invalidProxy("%s is no loopback address: nobody could tell who connects there; --all-users allows everybody", at)

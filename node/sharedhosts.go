@@ -159,7 +159,7 @@ func listenLocal(listen string) (net.Listener, error) {
 	}}
 	ln, err := cfg.Listen(context.Background(), "unix", listen)
 	if err != nil {
-		return nil, invalidProxy("%v", err)
+		return nil, invalidProxy("%v: choose another path", err)
 	}
 	if err := os.Chmod(listen, 0o600); err != nil {
 		return nil, errors.Join(err, ln.Close())

@@ -205,7 +205,7 @@ func verdict(r doctor.Report) string {
 	case r.Failures > 0:
 		return fmt.Sprintf("%d of %d fail, %d warn.", r.Failures, len(r.Findings), r.Warnings)
 	case r.Warnings > 0:
-		return fmt.Sprintf("A node runs here; %d of %d warn.", r.Warnings, len(r.Findings))
+		return fmt.Sprintf("A node can run here; %d of %d warn.", r.Warnings, len(r.Findings))
 	}
 	return "All is as it should be."
 }

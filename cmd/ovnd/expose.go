@@ -43,18 +43,26 @@ interrupted. All other ports of the endpoint are closed.`,
 func parseExpose(req *types.ExposeRequest, name, local string) error {
 	rest, protocol := splitProtocol(name)
 	host, port, err := net.SplitHostPort(rest)
+	host = strings.TrimSuffix(host, ".") // a name is absolute with and without
 	if err != nil || host == "" {
 		return fmt.Errorf("%q: want NAME:PORT, with /udp behind it for UDP", name)
+	}
+	if protocol != "" && protocol != "tcp" && protocol != "udp" {
+		return fmt.Errorf("%q: protocol %q cannot be exposed: tcp and udp can", name, protocol)
 	}
 	req.Name, req.Protocol = host, protocol
 	if req.Port, err = parsePort(port); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	given := local
 	if !strings.Contains(local, ":") {
 		local = "127.0.0.1:" + local
 	}
+	if port, ok := strings.CutPrefix(local, "localhost:"); ok {
+		local = "127.0.0.1:" + port
+	}
 	if req.Target, err = netip.ParseAddrPort(local); err != nil || req.Target.Port() == 0 {
-		return fmt.Errorf("%q: want where the program listens, as PORT or ADDR:PORT", local)
+		return fmt.Errorf("%q: want where the program listens, as PORT or ADDR:PORT", given)
 	}
 	return nil
 }

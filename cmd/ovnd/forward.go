@@ -26,7 +26,9 @@ Only programs of this user are let in.`,
 			if req.Listen, err = listenAddr(args[0]); err != nil {
 				return err
 			}
-			req.Target = args[1]
+			if req.Target, err = parseTarget(args[1]); err != nil {
+				return err
+			}
 			return c.session(cmd.Context(), func(ctx context.Context, api *ovnd.Client) (*ovnd.Session, error) {
 				return api.OpenForward(ctx, req)
 			}, func(s *ovnd.Session) {

@@ -26,10 +26,10 @@ the connection cannot be made or is reset, and 125 if there is no node.`,
   echo | ovnd nc my-service 7`,
 		Args: twoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := parsePort(args[1]); err != nil {
+			var err error
+			if req.Target, err = parseTarget(net.JoinHostPort(strings.Trim(args[0], "[]"), args[1])); err != nil {
 				return err
 			}
-			req.Target = net.JoinHostPort(args[0], args[1])
 			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 			defer stop()
 			api, err := c.ovnd()

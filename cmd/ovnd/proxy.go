@@ -93,8 +93,29 @@ func listenAddr(s string) (string, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return net.JoinHostPort(addr.String(), proxyPort), nil
 	}
-	if _, _, err := net.SplitHostPort(s); err != nil {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
 		return "", fmt.Errorf("%q is no port, no ADDR:PORT and no path of a socket", s)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", fmt.Errorf("%q: %q is no port from 0 to 65535", s, port)
+	}
+	return s, nil
+}
+
+// parseTarget reads what is connected to, NAME:PORT.
+func parseTarget(s string) (string, error) {
+	name, port, err := net.SplitHostPort(s)
+	switch {
+	case strings.Contains(s, "/"):
+		return "", fmt.Errorf("%q: want NAME:PORT, without scheme and path", s)
+	case err != nil:
+		return "", fmt.Errorf("%q: want NAME:PORT", s)
+	case name == "":
+		return "", fmt.Errorf("%q: the name is empty: want NAME:PORT", s)
+	}
+	if _, err := parsePort(port); err != nil {
+		return "", fmt.Errorf("%q: %w", s, err)
 	}
 	return s, nil
 }
