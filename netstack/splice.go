@@ -18,11 +18,44 @@ import (
 // Closing either connection ends it.
 func splice(a, b net.Conn) {
 	var both sync.WaitGroup
+	if p, reset, ok := pairOf(a, b); ok {
+		both.Go(func() { p.half(p.download, reset) })
+		p.half(p.upload, reset)
+		both.Wait()
+		_ = a.Close()
+		_ = b.Close()
+		return
+	}
 	both.Go(func() { spliceHalf(a, b) })
 	spliceHalf(b, a)
 	both.Wait()
 	_ = a.Close()
 	_ = b.Close()
+}
+
+// pairOf returns the two as a pair, if they are one, and how both are reset.
+func pairOf(a, b net.Conn) (p *hostPair, reset func(), ok bool) {
+	stack, ok := a.(*stackConn)
+	if !ok {
+		a, b = b, a
+		stack, ok = a.(*stackConn)
+	}
+	far, isHost := b.(*net.TCPConn)
+	if !ok || !isHost {
+		return nil, nil, false
+	}
+	return &hostPair{ep: stack.ep, queue: stack.queue, far: far}, func() { stack.reset(); resetFar(far) }, true
+}
+
+// half runs one direction, and resets both connections if it fails.
+func (p *hostPair) half(direction func(syscall.RawConn) error, reset func()) {
+	raw, err := p.far.SyscallConn()
+	if err == nil {
+		err = direction(raw)
+	}
+	if err != nil {
+		reset()
+	}
 }
 
 // spliceHalf passes on what from says to to.
