@@ -55,12 +55,12 @@ type Backend interface {
 type Verdict uint8
 
 const (
-	// Pass: the packet is as it was, and goes where it says.
+	// Pass means that the packet is as it was, and goes where it says.
 	Pass Verdict = iota
-	// Translated: it was rewritten.
+	// Translated means that it was rewritten.
 	Translated
-	// Consumed: it was for the table, and goes nowhere.
+	// Consumed means that it was for the table, and goes nowhere.
 	Consumed
-	// Full: there is no room for a flow that it needs.
+	// Full means that there is no room for a flow that it needs.
 	Full
 )

@@ -127,7 +127,7 @@ func (f *flow) segment(flags uint16, seq, ack uint32) []byte {
 func (t *Table) look(now uint32, o Owner) {
 	var over []*flow
 	t.index.Load().each(func(f *flow) {
-		if now-f.last.Load() > f.life() || f.backend != nil && f.out.isTCP() == false && !f.backend.Serving() {
+		if now-f.last.Load() > f.life() || f.backend != nil && !f.out.isTCP() && !f.backend.Serving() {
 			over = append(over, f)
 		}
 	})

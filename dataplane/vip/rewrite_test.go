@@ -94,8 +94,10 @@ func TestZeroChecksum(t *testing.T) {
 // checksums has them afterwards.
 func FuzzRewrite(f *testing.F) {
 	for _, m := range []message{
-		{from: client4, to: service4, flags: syn}, {from: client6, to: service6, flags: syn, partial: true},
-		{from: client4, to: service4, udp: true, data: 7}, {from: client6, to: service6, udp: true, data: 8},
+		{from: client4, to: service4, flags: syn},
+		{from: client6, to: service6, flags: syn, partial: true},
+		{from: client4, to: service4, udp: true, data: 7},
+		{from: client6, to: service6, udp: true, data: 8},
 		{from: client4, to: service4, udp: true, data: 16, id: 5},
 	} {
 		f.Add(m.frame())
@@ -126,12 +128,11 @@ func FuzzRewrite(f *testing.F) {
 		if len(frame) <= pkt.MetaLen {
 			return
 		}
-		ip, err := encap.ParseIP(frame[pkt.MetaLen:])
+		out := bytes.Clone(frame)
+		ip, err := encap.ParseIP(out[pkt.MetaLen:])
 		if err != nil {
 			return
 		}
-		out := bytes.Clone(frame)
-		ip, _ = encap.ParseIP(out[pkt.MetaLen:])
 		table.Out(out, ip, b, false)
 		if was && !right(out) || len(out) != size {
 			t.Errorf("a right packet became a wrong one:\n%x\n%x", frame, out)

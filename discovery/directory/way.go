@@ -11,12 +11,12 @@ const LabelWay = "ovnd.vip"
 type Way uint8
 
 const (
-	// DefaultWay: the service does not say.
+	// DefaultWay is that of a service that does not say.
 	DefaultWay Way = iota
-	// Proxied: they end in the client's node, which makes others.
+	// Proxied ones end in the client's node, which makes others.
 	Proxied
-	// Direct: those of sandboxes go to the backend, and are rewritten on their way;
-	// others are proxied.
+	// Direct ones, if they are of sandboxes, go to the backend, and are rewritten on
+	// their way; others are proxied.
 	Direct
 )
 
