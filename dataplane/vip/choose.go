@@ -69,25 +69,33 @@ func (f *flow) translate(client, service, from, to netip.AddrPort) {
 // port, if no other flow to the same place has it.
 func (t *Table) source(client, to netip.AddrPort, protocol uint8, move bool) (netip.AddrPort, bool) {
 	from := client
+	var second netip.AddrPort // to be had if there is nothing better
 	for range maxPorts {
-		if !move && t.isFree(from, to, protocol) {
-			return from, true
+		if !move {
+			free, heard := t.isFree(from, to, protocol)
+			switch {
+			case free && !heard:
+				return from, true
+			case free && from != client:
+				second = from
+			}
 		}
 		move = false
 		from = netip.AddrPortFrom(client.Addr(), uint16(1024+rand.IntN(1<<16-1024)))
 	}
-	return from, false
+	return second, second.IsValid()
 }
 
-// isFree reports whether the sandbox has no flow from one end to the other that
-// is known.
-func (t *Table) isFree(from, to netip.AddrPort, protocol uint8) bool {
+// isFree reports whether no flow from one end to the other is known. If there is
+// none, heard says that the sandbox may have one of its own all the same: one that
+// sends datagrams everywhere has been heard from everywhere.
+func (t *Table) isFree(from, to netip.AddrPort, protocol uint8) (free, heard bool) {
 	k := keyOf(kind(protocol), from, to)
 	hash := k.hash(t.all.seed)
 	if f := t.index.Load().find(&k, hash); f != nil {
-		return false
+		return false, false
 	}
-	return k.isTCP() || !t.heardOf(hash)
+	return true, !k.isTCP() && t.heardOf(hash)
 }
 
 // keep keeps a copy of a SYN. p.b ends with it.

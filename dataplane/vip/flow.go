@@ -23,7 +23,8 @@ const (
 	askingLife   = 15            // no answer to a SYN: the client asks anew
 	openLife     = 5 * 24 * 3600 // an established connection, as conntrack has it
 	halfOpenLife = 3600          // one that one side has ended
-	closedLife   = 2             // one that both have, or that was reset
+	closingLife  = 120           // one that both have, of whose last segments some are still to come
+	closedLife   = 2             // one of which none are, or that was reset
 	udpLife      = 30            // a UDP flow that had no answer; as the proxy's
 	udpIdleLife  = 180           // one that had
 	goneGrace    = 5             // a connection to an endpoint that is gone
@@ -61,6 +62,9 @@ type flow struct {
 	state    atomic.Uint32
 	last     atomic.Uint32 // when a packet came, by the clock of Tables
 	ack      atomic.Uint32 // what the client has acknowledged last
+	acked    atomic.Uint32 // what the backend has, since the client's FIN
+	outEnd   atomic.Uint32 // the sequence number behind the client's FIN
+	inEnd    atomic.Uint32 // that behind the backend's
 	reported atomic.Bool   // there is a job about it
 
 	// Guarded by Table.mu.
@@ -88,14 +92,21 @@ func (f *flow) life() uint32 {
 		return udpIdleLife
 	case !f.out.isTCP():
 		return udpLife
-	case s&reset != 0 || s&finOut != 0 && s&finIn != 0:
+	case s&reset != 0 || f.isClosed(s):
 		return closedLife
+	case s&finOut != 0 && s&finIn != 0:
+		return closingLife
 	case s&open == 0:
 		return askingLife
 	case s&(finOut|finIn) != 0:
 		return halfOpenLife
 	}
 	return openLife
+}
+
+// isClosed reports whether each side has all that the other one has sent.
+func (f *flow) isClosed(state uint32) bool {
+	return state&finOut != 0 && state&finIn != 0 && f.ack.Load() == f.inEnd.Load() && f.acked.Load() == f.outEnd.Load()
 }
 
 // set adds bits to the state.

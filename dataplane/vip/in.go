@@ -32,12 +32,7 @@ func (t *Table) In(frame []byte) Verdict {
 			return v
 		}
 	default:
-		switch flags := p.tcp().Flags(); {
-		case flags&encap.TCPFlagRST != 0:
-			f.set(reset)
-		case flags&encap.TCPFlagFIN != 0:
-			f.set(finIn)
-		}
+		f.progress(&p)
 	}
 	f.touch()
 	f.receive.apply(&p, false)
@@ -45,6 +40,21 @@ func (t *Table) In(frame []byte) Verdict {
 		t.fragments.note(&p, f, false)
 	}
 	return Translated
+}
+
+// progress notes what a segment of the backend says about the end of a connection.
+func (f *flow) progress(p *packet) {
+	tcp := p.tcp()
+	switch flags := tcp.Flags(); {
+	case flags&encap.TCPFlagRST != 0:
+		f.set(reset)
+	case flags&encap.TCPFlagFIN != 0:
+		f.inEnd.Store(p.end())
+		f.set(finIn)
+	}
+	if ack := tcp.Ack(); f.state.Load()&finOut != 0 && f.acked.Load() != ack {
+		f.acked.Store(ack)
+	}
 }
 
 // firstAnswer handles what comes while a SYN has had no answer.

@@ -115,6 +115,13 @@ func (p *packet) addrs() (at, size int) {
 
 func (p *packet) tcp() encap.TCP { return encap.TCP(p.b[p.at:]) }
 
+// end returns the sequence number behind a segment with FIN, which no joiner joins
+// to others.
+func (p *packet) end() uint32 {
+	t := p.tcp()
+	return t.Seq() + uint32(max(len(t)-t.HeaderLen(), 0)) + 1
+}
+
 // checksumField returns the offset of the checksum in a transport header.
 func checksumField(protocol uint8) int {
 	if protocol == encap.ProtocolTCP {

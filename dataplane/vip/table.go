@@ -13,6 +13,7 @@ type Table struct {
 	owner  any
 	index  atomic.Pointer[index]
 	live   atomic.Int32 // flows
+	udp    atomic.Int32 // of them, UDP's
 	others atomic.Int32 // of them, those that are not to a VIP
 	// heard tells when the sandbox has last sent datagrams to no VIP, by a hash of
 	// addresses and ports; nil: never.
@@ -82,6 +83,7 @@ func (t *Table) outKnown(f *flow, frame []byte, p *packet, b Balancer) Verdict {
 			case flags&encap.TCPFlagRST != 0:
 				f.set(reset)
 			case flags&encap.TCPFlagFIN != 0:
+				f.outEnd.Store(p.end())
 				f.set(finOut)
 			}
 		}
@@ -117,9 +119,8 @@ func (t *Table) outSYN(f *flow, frame []byte, p *packet, b Balancer) (v Verdict,
 
 // begin begins a flow with its first packet.
 func (t *Table) begin(frame []byte, p *packet, k *key, b Balancer) Verdict {
-	const begins = encap.TCPFlagSYN | encap.TCPFlagACK | encap.TCPFlagRST | encap.TCPFlagFIN
 	tcp := p.protocol == encap.ProtocolTCP
-	if tcp && p.tcp().Flags()&begins != encap.TCPFlagSYN {
+	if tcp && !p.begins() {
 		return Pass
 	}
 	client, service := k.ends()
@@ -193,7 +194,7 @@ func (t *Table) remove(f *flow) {
 	f.dropped = true
 	if was := f.state.Or(ended); f.backend == nil {
 		t.others.Add(-1)
-	} else if was&open != 0 {
+	} else if was&(open|ended) == open { // an answer after claim opens nothing
 		f.backend.Closed()
 	}
 	t.all.release(t, f.out.isTCP())

@@ -346,7 +346,7 @@ func TestLifetimes(t *testing.T) {
 	in(synAck)
 	in(fin | ack)
 	out(fin | ack)
-	lives("one that both have ended", 2)
+	lives("one that both have ended, and neither knows", 120)
 	out(syn)
 	in(synAck)
 	in(rst)

@@ -9,7 +9,7 @@ import (
 
 const (
 	// maxFlows is how many flows a switch carries at most, of which UDP may have
-	// half, and one port two thirds.
+	// half, and one port two thirds of either.
 	maxFlows = 64 << 10
 	// maxJobs is how many flows wait for their next backend.
 	maxJobs = 1024
@@ -72,7 +72,9 @@ func (a *Tables) Jobs() <-chan Job { return a.jobs }
 
 // reserve takes room for one flow of t, whose lock is held; release gives it back.
 func (a *Tables) reserve(t *Table, tcp bool) bool {
-	if int64(t.live.Load()) >= max(a.limit*2/3, 1) || !tcp && a.udp.Load() >= a.limit/2 {
+	share := func(limit int64) int64 { return max(limit*2/3, 1) }
+	if int64(t.live.Load()) >= share(a.limit) ||
+		!tcp && (a.udp.Load() >= a.limit/2 || int64(t.udp.Load()) >= share(a.limit/2)) {
 		a.full.Add(1)
 		return false
 	}
@@ -84,6 +86,7 @@ func (a *Tables) reserve(t *Table, tcp bool) bool {
 	t.live.Add(1)
 	if !tcp {
 		a.udp.Add(1)
+		t.udp.Add(1)
 	}
 	a.begun.Add(1)
 	return true
@@ -94,6 +97,7 @@ func (a *Tables) release(t *Table, tcp bool) {
 	t.live.Add(-1)
 	if !tcp {
 		a.udp.Add(-1)
+		t.udp.Add(-1)
 	}
 }
 
