@@ -25,6 +25,7 @@ func tables(t testing.TB) *Switch {
 		t.Fatal(err)
 	}
 	s := &Switch{
+		services: &services{},
 		local:    netip.MustParseAddrPort("192.0.2.1:4789"),
 		sections: make([]section, 2),
 		nets:     make(map[string]*directory.Snapshot),
