@@ -188,6 +188,7 @@ func (r *repeats) forget() {
 func (e *Engine) relieve() {
 	e.gate.asked.due.Store(0)
 	e.gate.answers.due.Store(0)
+	e.awaited.Range(func(_, a any) bool { a.(*expected).pacer.due.Store(0); return true })
 	e.gate.loadedUntil.Store(0)
 }
 

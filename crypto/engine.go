@@ -79,7 +79,7 @@ type Engine struct {
 	gate    gate
 	calls   pacer // initiations to nodes that have proven nothing
 
-	awaited [1 << 12]atomic.Int32 // attempts by the low bits of their index
+	awaited sync.Map // *expected by the index of the attempt, for goroutines that must not wait for the lock
 
 	receiving atomic.Pointer[map[uint32]*Session] // never changed, but replaced
 	refused   [refusals]atomic.Uint64
@@ -441,19 +441,20 @@ func (e *Engine) abandon(p *Peer) {
 // await has an answer to the attempt of index be for p. The lock is held.
 func (e *Engine) await(index uint32, p *Peer) {
 	e.initiated[index] = p
-	e.awaited[index%uint32(len(e.awaited))].Add(1)
+	e.awaited.Store(index, &expected{stranger: p.member.verified == nil})
 }
 
 // unawait ends that, if it is so. The lock is held.
 func (e *Engine) unawait(index uint32) {
 	if e.initiated[index] != nil {
 		delete(e.initiated, index)
-		e.awaited[index%uint32(len(e.awaited))].Add(-1)
+		e.awaited.Delete(index)
 	}
 }
 
-// mayAwait says whether an answer with an index can be one that is awaited. It
-// takes no lock.
-func (e *Engine) mayAwait(index uint32) bool {
-	return e.awaited[index%uint32(len(e.awaited))].Load() > 0
+// expects returns what is awaited under an index; nil: nothing. It takes no lock.
+func (e *Engine) expects(index uint32) *expected {
+	a, _ := e.awaited.Load(index)
+	awaited, _ := a.(*expected)
+	return awaited
 }

@@ -1,6 +1,7 @@
 package crypto
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -180,11 +181,66 @@ func TestAnswerFlood(t *testing.T) {
 		s.inject(0, b.addr, a.addr, forged)
 		s.run(10 * time.Microsecond)
 	}
-	if *dh == 0 || *dh > 2*2*answerRate {
+	if *dh == 0 || *dh > 2*2*answerBurst {
 		t.Errorf("%d operations of X25519 for 10,000 forged answers; %v", *dh, a.engine.Stats().Refused)
 	}
 	s.tap = nil
 	s.until(10*time.Second, "a session", func() bool { return a.sending(b) != nil })
+}
+
+// TestAnswersOfOne has a member answer initiations to it, and to nodes that it has
+// invented, again and again with messages that do not decrypt: the answers of others
+// are looked into all the same, and its own cost no more than they may.
+func TestAnswersOfOne(t *testing.T) {
+	for _, invented := range []int{0, 100} {
+		s := newSim(t, "a", "b", "c")
+		a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
+		s.meet()
+		s.connected(Auto)
+		c.engine.SetPeers(nil)
+		b.engine.SetPeers(nil)
+		var asked []initiation // the last ones that c has got
+		s.tap = func(_, to netip.Addr, d []byte) bool {
+			if to == c.addr && MessageType(d[0]) == Initiation {
+				asked = append(asked, bytes.Clone(d))
+			}
+			return to != c.addr
+		}
+		infos := s.infos(a, []Policy{Auto})
+		for i := range invented {
+			infos = append(infos, PeerInfo{NodeID: fmt.Sprint("invented", i), Static: [32]byte{9, byte(i)}, Addr: c.addr, Policies: []Policy{Auto}})
+		}
+		a.engine.SetPeers(infos)
+		renew := func(n *simNode) (old *Session) {
+			old = a.sending(n)
+			old.next.Store(old.limits.rekey)
+			a.engine.kick()
+			s.run(100 * time.Microsecond) // an answer is still on its way
+			return old
+		}
+		dh, marker, forged := countDH(t), newMarker(a.identity.state.Static), make([]byte, HandshakeLen)
+		flood := func() {
+			for i := range 10000 {
+				putResponseHeader(forged, 5, asked[i%len(asked)].sender())
+				binary.BigEndian.PutUint32(forged[8:], uint32(i))
+				marker.mark(forged, s.now)
+				a.engine.HandleHandshake(c.addr, forged)
+				if i%2 == 0 {
+					s.run(100 * time.Microsecond)
+				}
+			}
+		}
+		renew(c)
+		flood()
+		old := renew(b)
+		flood()
+		if a.sending(b) == old {
+			t.Errorf("%d invented: no new keys with another node: %v", invented, a.engine.Stats().Refused)
+		}
+		if most := 1500; *dh > most {
+			t.Errorf("%d invented: %d operations of X25519, want at most %d", invented, *dh, most)
+		}
+	}
 }
 
 // TestMACsTakeNoMemory: they are computed for each message of a flood.

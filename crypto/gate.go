@@ -19,7 +19,9 @@ const (
 	loadedFor    = time.Second // after the last time there were as many
 	provenRate   = 256         // handshakes of those that have a cookie and are where gossip has a peer
 	strangeRate  = 128         // and of those that have one and are elsewhere
-	answerRate   = 512         // responses to initiations of our own that are looked into
+	answerRate   = 16          // responses to one initiation of our own that are looked into
+	answerBurst  = 32          // at once
+	firstAnswers = callsEach   // responses to all initiations to nodes that have proven nothing
 	strangeReply = 256         // cookie replies to addresses where gossip has no peer
 	addressRate  = 20          // handshakes of one address
 	addressBurst = 5           // at once
@@ -34,7 +36,7 @@ type gate struct {
 	start       time.Time
 	repeated    repeats
 	asked       pacer // initiations: beyond it there is load
-	answers     pacer // responses
+	answers     pacer // responses of nodes that have proven nothing
 	members     quota // of senders where gossip has peers
 	strangers   quota // of all others, who take nothing from those
 	loadedUntil atomic.Int64
@@ -94,6 +96,23 @@ func (g *gate) initiation(c *checker, from netip.Addr, m initiation, now time.Ti
 		return RefusedRate, false
 	}
 	return refusedNot, true
+}
+
+// An expected is an answer that this node awaits to an initiation of its own. Whoever that is to may
+// have forged responses looked into, or a member that sees its index on the way. They
+// take nothing from the answers of others: gossip invents nodes, and not such that
+// have proven to be one.
+type expected struct {
+	stranger bool // that has proven nothing yet
+	pacer    pacer
+}
+
+// response decides about a response to an initiation whose answer is awaited.
+func (g *gate) response(a *expected, now int64) Refusal {
+	if !a.pacer.allow(answerRate, answerBurst, now) || a.stranger && !g.answers.allow(firstAnswers, firstAnswers, now) {
+		return RefusedRate
+	}
+	return refusedNot
 }
 
 // A pacer bounds how often something happens: rate times a second, burst at once. It

@@ -48,7 +48,7 @@ func (e *Engine) enqueue(from netip.Addr, b []byte) Refusal {
 // judgeMessage decides whether a message may take the engine's time.
 func (e *Engine) judgeMessage(local *local, kind MessageType, from netip.Addr, b []byte) (demand bool, r Refusal) {
 	if kind == CookieReply {
-		if !e.mayAwait(cookieReply(b).receiver()) {
+		if e.expects(cookieReply(b).receiver()) == nil {
 			return false, RefusedUnexpected
 		}
 		return false, refusedNot
@@ -64,13 +64,12 @@ func (e *Engine) judgeMessage(local *local, kind MessageType, from netip.Addr, b
 		r, demand = e.gate.initiation(local.checker, from, b, now)
 		return demand, r
 	}
-	switch m := response(b); {
-	case m.hasMAC2() || !e.mayAwait(m.receiver()):
+	m := response(b)
+	awaited := e.expects(m.receiver())
+	if awaited == nil || m.hasMAC2() {
 		return false, RefusedUnexpected
-	case !e.gate.answers.allow(answerRate, answerRate, e.gate.at(now)):
-		return false, RefusedRate
 	}
-	return false, refusedNot
+	return false, e.gate.response(awaited, e.gate.at(now))
 }
 
 // receive handles one message of the queue.
