@@ -79,3 +79,38 @@ func deliver(t *testing.T, s *Session, datagrams [][]byte, delivered []uint8) (n
 	}
 	return n
 }
+
+// TestLargeCounters goes through the counters at which 32 bits end and others near
+// the end: each is accepted once, also late, and none twice.
+func TestLargeCounters(t *testing.T) {
+	const behind = 8127 // still in the window
+	a, b := pair(t, ChaCha20Poly1305)
+	open := func(counter uint64) (fresh bool) {
+		t.Helper()
+		d := make([]byte, Overhead+4)
+		a.Seal(d, counter)
+		_, got, ok := b.Open(d)
+		if !ok || got != counter {
+			t.Fatalf("counter %#x: opened %v, as %#x", counter, ok, got)
+		}
+		one := []bool{false}
+		b.Accept([]uint64{got}, one)
+		return one[0]
+	}
+	for _, at := range []uint64{0, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1<<32 + 8192, 1 << 40, 1<<63 - 1, 1 << 63, a.limits.refuse - 1} {
+		late := at - min(at, behind)
+		if !open(at) || open(at) || at > behind && !open(late) || open(late) {
+			t.Errorf("around %#x: refused once, or accepted twice", at)
+		}
+	}
+	for _, was := range []uint64{0, 1 << 32, 1 << 63} {
+		if open(was) {
+			t.Errorf("%#x comes again", was)
+		}
+	}
+	d := make([]byte, Overhead)
+	a.Seal(d, a.limits.refuse)
+	if _, _, ok := b.Open(d); ok {
+		t.Error("opened beyond the limit")
+	}
+}
