@@ -61,7 +61,9 @@ type services struct {
 }
 
 func newServices(s *Switch, worker int) *services {
-	return &services{forwarder: newForwarder(s, worker), tables: vip.NewTables(), changed: make(chan struct{}, 1)}
+	v := &services{forwarder: newForwarder(s, worker), tables: vip.NewTables(), changed: make(chan struct{}, 1)}
+	v.tables.Hold(v.holds)
+	return v
 }
 
 // lookSoon says that a network has changed. It does not block.
@@ -123,6 +125,16 @@ func (v *services) network(p *Port) *network {
 		return nil
 	}
 	return t.ports[p.slot].net
+}
+
+// holds reports whether what a port sends to addr waits for a session.
+func (v *services) holds(owner any, addr netip.Addr) bool {
+	n := v.network(owner.(*Port))
+	if n == nil {
+		return false
+	}
+	to := n.fib.At(addr).behind.node
+	return to != nil && to.crypto.Sending() == nil
 }
 
 // Has implements [vip.Owner].

@@ -102,7 +102,7 @@ func TestVIPDirectStacks(t *testing.T) {
 			client := w.guest(0, 20)
 			machine := newMachine(t)
 			for node, i := range []int{11, 12} {
-				w.stackBackend(node, i, machine)
+				client.reaches(w.stackBackend(node, i, machine))
 			}
 			for i := range 10 {
 				c := client.mustDial("tcp", 0, at(webVIP, 80))
@@ -182,7 +182,7 @@ func loopbackUp(t *testing.T) {
 }
 
 // stackBackend puts a backend of web on a node whose sockets are the machine's.
-func (w *vipWorld) stackBackend(node, i int, machine netip.AddrPort) {
+func (w *vipWorld) stackBackend(node, i int, machine netip.AddrPort) netip.Addr {
 	w.t.Helper()
 	addr := netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", i))
 	var port atomic.Pointer[dataplane.StackPort]
@@ -219,6 +219,7 @@ func (w *vipWorld) stackBackend(node, i int, machine netip.AddrPort) {
 		ep := w.place(s, addr, node)
 		ep.ServiceID, ep.ServiceName, ep.VIP = "web", "web", webVIP
 	})
+	return addr
 }
 
 // TestVIPDirectChurn: clients connect all the time while backends come and go, and

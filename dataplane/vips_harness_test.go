@@ -236,6 +236,15 @@ func (g *guest) listen(port uint16) {
 	})
 }
 
+// reaches waits until the guest gets an answer from an address: on an encrypted
+// network there is a session then.
+func (g *guest) reaches(addr netip.Addr) {
+	g.w.t.Helper()
+	g.w.until("an answer of "+addr.String(), func() bool {
+		return ping(g.w.t, g.Host, addr.String(), lab.Ping{Size: 100}, time.Second) == nil
+	})
+}
+
 func (g *guest) do(f func() error) {
 	g.w.t.Helper()
 	if err := g.Do(f); err != nil {

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ovnd/ovnd/bench/lab"
 	"github.com/ovnd/ovnd/discovery/directory"
 )
 
@@ -32,9 +31,7 @@ func testVIPDirect(t *testing.T, encrypted bool, vip netip.Addr) {
 		g.listen(80)
 		g.serves()
 	}
-	w.until("the nodes have a session, if they need one", func() bool {
-		return ping(t, client.Host, there.a.String(), lab.Ping{Size: 100}, time.Second) == nil
-	})
+	client.reaches(there.a)
 	for _, network := range []string{"tcp", "udp"} {
 		var last string
 		for i := range 20 {

@@ -34,8 +34,8 @@ func (t *Table) choose(frame []byte, p *packet, k *key, a Attempt) *flow {
 
 // direct makes a flow like the one that is given, from k to backend, and counts
 // that the backend is asked. move has it take another source port than the
-// client's. It returns nil if no port is free, or the
-// backend has an address of the other family. t.mu is held.
+// client's. It returns nil if no port is free, or the backend has an address of the
+// other family. t.mu is held.
 func (t *Table) direct(like *flow, k key, backend Backend, move bool) *flow {
 	f := &flow{
 		table: t, out: k, backend: backend, attempt: like.attempt, isn: like.isn, syn: like.syn,
@@ -113,7 +113,7 @@ func (t *Table) again(f *flow, frame []byte, p *packet) (v Verdict, done bool) {
 		return Consumed, true // another backend is asked this moment
 	}
 	f.keep(frame)
-	if !f.failed && time.Since(f.asked) < askAgain {
+	if !f.failed && time.Since(f.asked) < t.patience(f) {
 		return Pass, false
 	}
 	next, left := t.next(f, true)
@@ -130,6 +130,14 @@ func (t *Table) again(f *flow, frame []byte, p *packet) (v Verdict, done bool) {
 		return Consumed, true
 	}
 	return Pass, false
+}
+
+// patience returns how long f's backend has had at least when it is silent.
+func (t *Table) patience(f *flow) time.Duration {
+	if held := t.all.held; held != nil && held(t.owner, f.backend.Addr()) {
+		return heldAgain
+	}
+	return askAgain
 }
 
 // What is left when there is no next backend for the table.

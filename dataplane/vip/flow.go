@@ -34,6 +34,9 @@ const (
 	// askAgain is how long a backend has been asked for, at least, when a client's
 	// repeated SYN says that there is no answer. Linux repeats it after 1 s.
 	askAgain = 500 * time.Millisecond
+	// heldAgain is the same for one whose SYN waits in the switch: it has not been
+	// heard at all. Linux repeats its SYN the second time after 3 s.
+	heldAgain = 2 * time.Second
 	// lastAsks is how many SYNs a backend gets when no other is left.
 	lastAsks = 2
 	// maxSYN is the size of the largest SYN that is kept, in bytes with metadata:
@@ -72,7 +75,7 @@ type flow struct {
 	asks    int
 	remaps  int
 	failed  bool   // the backend has refused
-	syn     []byte // a copy, behind its metadata; nil: too long, or answered
+	syn     []byte // a copy, behind its metadata; nil: too long
 	dropped bool   // its room was given back
 	missing uint32 // since when the backend's endpoint is gone; 0: it is there
 }

@@ -137,14 +137,34 @@ func TestSilent(t *testing.T) {
 	}
 }
 
+// TestHeld: what waits in the switch for a way to the backend does not make that
+// silent, for a while.
+func TestHeld(t *testing.T) {
+	b := newTurns("10.10.0.11", "10.10.0.12")
+	p := newPort(t, b)
+	p.all.Hold(func(owner any, backend netip.Addr) bool { return owner == "port" && backend == b.backends[0].addr })
+	p.send(message{from: client4, to: service4, flags: syn, seq: 7})
+	k := keyOf(kind(encap.ProtocolTCP)|outward, client4, service4)
+	for i, want := range []string{"10.10.0.11", "10.10.0.12"} {
+		f := p.find(&k)
+		f.asked = f.asked.Add(-time.Second - time.Duration(i)*time.Second)
+		if m, _ := p.send(message{from: client4, to: service4, flags: syn, seq: 7}); m.to.Addr().String() != want {
+			t.Errorf("SYN %d goes to %s", i+2, m.to)
+		}
+	}
+}
+
 // TestNoOtherAfterSYNACK: what repeats its SYN, or is reset, after an answer stays
 // where it is.
 func TestNoOtherAfterSYNACK(t *testing.T) {
 	p := newPort(t, newTurns("10.10.0.11", "10.10.0.12"))
 	first, _ := p.send(message{from: client4, to: service4, flags: syn, seq: 7})
 	p.answer(message{from: first.to, to: first.from, flags: synAck, ack: 8})
-	if m, v := p.send(message{from: client4, to: service4, flags: syn, seq: 7}); v != Translated || m.to != first.to {
-		t.Errorf("the SYN goes to %s: %v", m.to, v)
+	k := keyOf(kind(encap.ProtocolTCP)|outward, client4, service4)
+	f := p.find(&k)
+	f.asked = f.asked.Add(-time.Minute)
+	if m, v := p.send(message{from: client4, to: service4, flags: syn, seq: 7}); v != Translated || m.to != first.to || p.b.next != 1 {
+		t.Errorf("the SYN goes to %s: %v; then it is number %d's turn", m.to, v, p.b.next)
 	}
 	if m, v := p.answer(message{from: first.to, to: first.from, flags: rst | ack, ack: 8}); v != Translated || m.from != service4 {
 		t.Errorf("the reset is %+v: %v", m, v)
@@ -205,6 +225,11 @@ func TestOwnBefore(t *testing.T) {
 	// The backend answers the SYN of a connection that it has (RFC 5961 §4.2).
 	if m, v := p.answer(message{from: first.to, to: client4, flags: ack, seq: 100, ack: 99}); v != Pass || m.from != first.to {
 		t.Errorf("the connection's segment: %v, from %s", v, m.from)
+	}
+	for _, flags := range []uint16{synAck, rst | ack} {
+		if _, v := p.answer(message{from: first.to, to: client4, flags: flags, ack: 77}); v != Pass {
+			t.Errorf("an answer to another SYN: %v", v)
+		}
 	}
 	frame, toClient := p.job()
 	second := read(t, frame)
@@ -379,19 +404,19 @@ func TestGone(t *testing.T) {
 	p.send(message{from: client4, to: service4, flags: ack, ack: 77})
 	p.send(message{from: client4, to: service4, udp: true})
 	b.backends[0].gone, p.has[b.backends[0].addr] = true, true
-	p.all.Look(100, p)
+	p.all.Look(5, p)
 	if st := p.all.Stats(); st.UDP != 0 || st.Flows != 1 || len(p.got) != 0 {
 		t.Errorf("%+v", st)
 	}
 	p.has[b.backends[0].addr] = false
-	p.all.Look(104, p) // it was back
+	p.all.Look(9, p) // it was back
 	p.has[b.backends[0].addr] = true
-	p.all.Look(105, p)
-	p.all.Look(109, p)
+	p.all.Look(10, p)
+	p.all.Look(14, p)
 	if len(p.got) != 0 {
 		t.Error("reset too early")
 	}
-	p.all.Look(110, p)
+	p.all.Look(15, p)
 	if len(p.got) != 1 {
 		t.Fatalf("%d resets", len(p.got))
 	}

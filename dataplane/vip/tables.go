@@ -26,6 +26,7 @@ type Tables struct {
 	full  atomic.Uint64
 	begun atomic.Uint64
 	jobs  chan Job
+	held  func(owner any, backend netip.Addr) bool // see Hold; may be nil
 
 	mu     sync.Mutex
 	tables map[*Table]struct{}
@@ -66,6 +67,12 @@ func (a *Tables) New(owner any) *Table {
 	a.mu.Unlock()
 	return t
 }
+
+// Hold has the tables ask whether the switch itself keeps what is sent from the
+// port of a table's owner to a backend, until there is a way there: such a backend
+// is not silent. It is called before there is a table, and held from a packet's
+// way.
+func (a *Tables) Hold(held func(owner any, backend netip.Addr) bool) { a.held = held }
 
 // Jobs returns what has to be done later: [Job.Run] does it.
 func (a *Tables) Jobs() <-chan Job { return a.jobs }
