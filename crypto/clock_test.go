@@ -31,6 +31,17 @@ func TestClockSetBack(t *testing.T) {
 	f := &traffic{sim: s}
 	f.run(3*rejectAfter, time.Second)
 	f.check(t)
+	// Nor does it keep the node from believing who was removed.
+	removal, err := SignRevocation(s.ca.credentials(t, "m", roleManager), "b", s.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := removal.Verify(testCluster, a.cred.Roots, a.engine.clock().Round(0)); err == nil {
+		t.Error("the test shows nothing: the manager's certificate is valid so early")
+	}
+	if _, err := removal.Verify(testCluster, a.cred.Roots, a.engine.Today()); err != nil {
+		t.Error(err)
+	}
 	if n := a.refusals(RefusedIdentity); n > 0 {
 		t.Errorf("%d certificates refused", n)
 	}

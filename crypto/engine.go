@@ -171,10 +171,10 @@ func (e *Engine) end() {
 	e.mu.Unlock()
 }
 
-// today is the time by which certificates are judged: where the wall clock was set
+// Today is the time by which certificates are judged: where the wall clock was set
 // back during the run, what it would show without that. Else a wrong clock would end
 // the traffic of a node that has been let in.
-func (e *Engine) today() time.Time {
+func (e *Engine) Today() time.Time {
 	now := e.clock()
 	wall, run := now.Round(0), e.gate.start.Add(now.Sub(e.gate.start)).Round(0)
 	if run.After(wall) {

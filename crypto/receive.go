@@ -127,7 +127,7 @@ func (e *Engine) takeInitiation(from netip.Addr, m initiation) Refusal {
 	if !fresh {
 		return RefusedReplay
 	}
-	who, err := p.sender(local.id, h.remote(), e.today())
+	who, err := p.sender(local.id, h.remote(), e.Today())
 	if err != nil {
 		e.log.Debug("handshake refused", "from", from, "err", err)
 		return RefusedIdentity
@@ -265,7 +265,7 @@ func (e *Engine) takeResponse(from netip.Addr, m response) Refusal {
 
 // judge checks what a response says against what was asked.
 func (e *Engine) judge(local *local, peer *Peer, try attempt, p payload) (Statement, Refusal) {
-	who, err := p.sender(local.id, try.target, e.today())
+	who, err := p.sender(local.id, try.target, e.Today())
 	switch {
 	case err != nil:
 		e.log.Debug("handshake refused", "peer", peer.node, "err", err)

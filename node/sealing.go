@@ -168,7 +168,7 @@ func (s *sealing) setCredentials(cred crypto.Credentials) {
 		return
 	}
 	s.disc.OnRevocations(func(r crypto.Revocation) (signer string, err error) {
-		return r.Verify(cred.ClusterID, cred.Roots, time.Now())
+		return r.Verify(cred.ClusterID, cred.Roots, s.engine.Today())
 	}, s.revoke)
 	s.signRemovals() // it may be a manager now
 }
