@@ -123,36 +123,44 @@ func (f *flow) segment(flags uint16, seq, ack uint32) []byte {
 	return frame
 }
 
-// look ends what has been silent for too long, or has no backend any more.
+// look ends what has been silent for too long, or has no backend any more. It
+// holds up nobody while it looks at what goes on.
 func (t *Table) look(now uint32, o Owner) {
-	var over []*flow
+	var over, orphans []*flow
 	t.index.Load().each(func(f *flow) {
-		if now-f.last.Load() > f.life() || f.backend != nil && !f.out.isTCP() && !f.backend.Serving() {
+		switch {
+		case now-f.last.Load() > f.life() || f.backend != nil && !f.out.isTCP() && !f.backend.Serving():
 			over = append(over, f)
+		case f.isOrphan(now, t.owner, o):
+			orphans = append(orphans, f)
 		}
 	})
-	var resets [][]byte
-	t.mu.Lock()
-	for _, f := range over {
-		t.drop(f)
-	}
-	t.index.Load().each(func(f *flow) {
-		if f.isOrphan(now, t.owner, o) {
-			resets = append(resets, f.abort())
-			t.drop(f)
-		}
-	})
-	if t.live.Load() == 0 {
-		t.index.Store(nil)
-	}
-	t.mu.Unlock()
-	for _, frame := range resets {
+	for _, frame := range t.dropAll(over, orphans) {
 		o.Reset(t.owner, frame)
 	}
 }
 
+// dropAll takes flows out, and returns resets for those that are orphans.
+func (t *Table) dropAll(over, orphans []*flow) (resets [][]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range over {
+		t.drop(f)
+	}
+	for _, f := range orphans {
+		if !f.dropped {
+			resets = append(resets, f.abort())
+			t.drop(f)
+		}
+	}
+	if t.live.Load() == 0 {
+		t.index.Store(nil)
+	}
+	return resets
+}
+
 // isOrphan reports whether an established connection has had no endpoint for a
-// while. Table.mu is held.
+// while. It is for who looks.
 func (f *flow) isOrphan(now uint32, owner any, o Owner) bool {
 	if f.backend == nil || !f.out.isTCP() || f.state.Load()&(open|reset) != open {
 		return false
