@@ -34,7 +34,7 @@ var (
 type setup struct {
 	mtu        int  // bytes, of the underlay
 	ipv6       bool // the underlay's family
-	workers    int  // of ovnd's data planes, a direction; 0: their choice
+	workers    int  // of ovnd's data planes; 0: their choice
 	congestion string
 	verify     bool
 }

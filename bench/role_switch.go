@@ -17,7 +17,7 @@ import (
 type switchSpec struct {
 	Underlay netip.AddrPort `json:"underlay"`
 	MTU      int            `json:"mtu"`               // bytes, inner
-	Workers  int            `json:"workers,omitempty"` // a direction; 0: the data plane's choice
+	Workers  int            `json:"workers,omitempty"` // 0: the data plane's choice
 	Subnet   netip.Prefix   `json:"subnet"`
 	// Endpoints are those of the network. TUN descriptors of the local ones are
 	// inherited from descriptor 3 on, in their order, Queues for each.

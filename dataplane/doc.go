@@ -4,16 +4,16 @@
 //
 // # The way of a packet
 //
-//	sandbox → TUN → outbound worker → lookup → batch → UDP_SEGMENT → underlay
+//	sandbox → TUN → worker → lookup → batch → UDP_SEGMENT → underlay
 //	                                      └──→ TUN of a local port, untouched
 //
-//	underlay → UDP_GRO → inbound worker → checks → lookup → joined again → TUN → sandbox
+//	underlay → UDP_GRO → worker → checks → lookup → joined again → TUN → sandbox
 //
-// A worker is a goroutine that spends its life in blocking system calls, so in
-// effect on a thread of its own (procs.go), and runs a packet to
-// completion: it reads, looks up, wraps and sends, with no queue in between and
-// no allocation. Outbound workers (outbound.go, batch.go) wait at the TUN queues
-// they own, inbound ones (inbound.go) at a socket each. What moves is a
+// A worker is a goroutine that spends its life in system calls, so in effect on a
+// thread of its own (procs.go), and runs a packet to completion: it reads, looks
+// up, wraps and sends, with no queue in between and no allocation. It waits at the
+// TUN queues it owns and at a socket at once (worker.go), and has two halves: what
+// goes out (forward.go, batch.go) and what comes in (inbound.go). What moves is a
 // super-packet (package pkt) for as long as possible.
 //
 //	stack → Inject → injector → lookup → …        … → Deliver → stack

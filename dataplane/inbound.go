@@ -6,21 +6,22 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ovnd/ovnd/crypto"
 	"github.com/ovnd/ovnd/dataplane/pkt"
 	"github.com/ovnd/ovnd/dataplane/udp"
 	"github.com/ovnd/ovnd/encap"
 )
 
-// An inbound worker owns a socket of the underlay: it checks what peers send and
-// writes it to local ports.
+// An inbound is the half of a worker that owns a socket of the underlay: it
+// checks what peers send and writes it to local ports.
 type inbound struct {
 	sw      *Switch
 	worker  int
-	section *section
 	recv    *udp.Receiver
 	join    *pkt.Joiner
-	tx      *transmitter // answers ARP, sends what was held
+	tx      *transmitter // the worker's; answers ARP
 	opened  run
 	queue   queueManager
 	marking bool // the queue is why now.ecn says congestion
@@ -53,37 +54,31 @@ type verdict struct {
 	held     bool
 }
 
-func newInbound(s *Switch, worker int, recv *udp.Receiver) *inbound {
-	return &inbound{
-		sw: s, worker: worker, section: &s.sections[worker],
-		recv: recv, join: pkt.NewJoiner(), tx: newTransmitter(s, worker),
-	}
+func newInbound(f *forwarder, recv *udp.Receiver) *inbound {
+	return &inbound{sw: f.sw, worker: f.worker, recv: recv, join: pkt.NewJoiner(), tx: f.tx}
 }
 
-func (w *inbound) run() error {
-	var pace pace
-	for {
-		n, err := w.recv.Receive()
-		if errors.Is(err, udp.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			// Nothing is known to cause one; it must not spin.
-			w.sw.log.Warn("receive from underlay", "err", err)
-			time.Sleep(10 * time.Millisecond)
-			continue
-		}
-		pace.pass()
-		w.section.enter()
-		t := w.sw.table.Load()
-		for i := range n {
-			w.message(t, w.recv.Message(i))
-		}
-		w.endRow()
-		w.join.Flush()
-		w.tx.flush()
-		w.section.leave()
+// receive handles what one system call takes, and returns how many bytes that
+// were: 0 if nothing waits.
+func (w *inbound) receive(t *table) (bytes int) {
+	n, err := w.recv.Receive()
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, udp.ErrClosed):
+		return 0
+	case err != nil:
+		// Nothing is known to cause one; it must not spin.
+		w.sw.log.Warn("receive from underlay", "err", err)
+		time.Sleep(10 * time.Millisecond)
+		return 0
 	}
+	for i := range n {
+		m := w.recv.Message(i)
+		bytes += len(m.Data)
+		w.message(t, m)
+	}
+	w.endRow()
+	w.join.Flush()
+	return max(bytes, 1)
 }
 
 // message handles a run of datagrams from one sender.

@@ -89,7 +89,7 @@ func (s *Switch) AddPort(cfg PortConfig) (_ *Port, err error) {
 	s.insert(p)
 	s.publish(cfg.NetworkID)
 	for i, q := range p.queues {
-		if err := s.outbound[(p.slot+i)%len(s.outbound)].watch(p.slot, i, q); err != nil {
+		if err := s.reader(p, i).watch(p.slot, i, q); err != nil {
 			s.remove(p)
 			return nil, fmt.Errorf("data plane: port %s: %w", cfg.Name, err)
 		}
@@ -113,7 +113,7 @@ func (s *Switch) insert(p *Port) {
 	for w := range s.sections {
 		writer := portWriter{Port: p, worker: w}
 		if p.stack == nil {
-			writer.queue = p.queues[w%len(p.queues)]
+			writer.queue = p.queues[s.queueOf(p, w)]
 		} else {
 			writer.scratch = s.scratch(w)
 		}
@@ -121,11 +121,25 @@ func (s *Switch) insert(p *Port) {
 	}
 }
 
+// reader returns the worker that reads queue i of p: ports with one queue are
+// spread among them. s.mu is held.
+func (s *Switch) reader(p *Port, i int) *worker {
+	return s.workers[(p.slot+i)%len(s.workers)]
+}
+
+// queueOf returns the number of the queue that a worker writes to: the one that it
+// reads, if it reads any, since the kernel answers a flow at the queue that the
+// flow came by (tun_flow_update in drivers/net/tun.c).
+func (s *Switch) queueOf(p *Port, worker int) int {
+	n := len(s.workers)
+	return ((worker-p.slot)%n + n) % n % len(p.queues)
+}
+
 // remove takes p out of the table and waits until no worker uses it. s.mu is
 // held.
 func (s *Switch) remove(p *Port) {
 	for i, q := range p.queues {
-		s.outbound[(p.slot+i)%len(s.outbound)].unwatch(q)
+		s.reader(p, i).unwatch(q)
 	}
 	s.ports[p.slot] = nil
 	s.publish(p.cfg.NetworkID)

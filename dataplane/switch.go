@@ -25,8 +25,8 @@ type Config struct {
 	// Underlay is the local address and UDP port to receive at. Peers are sent
 	// to at the same port.
 	Underlay netip.AddrPort
-	// Workers per direction; 0 means one for each four cores, at least one and
-	// at most eight.
+	// Workers is how many threads forward; 0 means one for each two cores, at
+	// least one and at most sixteen.
 	Workers int
 	// SourcePorts is the number of sockets to send from, the entropy of the
 	// outer headers; 0 means 4 a worker.
@@ -45,14 +45,14 @@ type Config struct {
 const (
 	defaultBuffer      = 1 << 20
 	defaultSourcePorts = 4
-	maxWorkers         = 8
+	maxWorkers         = 16
 )
 
 func (c Config) withDefaults() Config {
 	if c.Workers <= 0 {
-		// Below four cores a second pair of workers takes more from the
-		// applications than it gives.
-		c.Workers = min(max(runtime.GOMAXPROCS(0)/4, 1), maxWorkers)
+		// Below four cores a second one takes more from the applications than
+		// it gives.
+		c.Workers = min(max(runtime.GOMAXPROCS(0)/2, 1), maxWorkers)
 	}
 	c.SourcePorts = cmp.Or(c.SourcePorts, defaultSourcePorts*c.Workers)
 	c.RecvBuffer = cmp.Or(c.RecvBuffer, defaultBuffer)
@@ -68,8 +68,7 @@ type Switch struct {
 	log      *slog.Logger
 	local    netip.AddrPort
 	under    *udp.Underlay
-	outbound []*outbound
-	inbound  []*inbound
+	workers  []*worker
 	keeper   *keeper
 	services *services
 	late     chan lateFrame // for the keeper
@@ -104,10 +103,10 @@ func New(cfg Config) (*Switch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data plane: %w", err)
 	}
-	// Each worker a direction, the keeper, the injectors, who looks after flows to
-	// VIPs and what is sent about sessions count on their own.
+	// Each worker, the keeper, the injectors, who looks after flows to VIPs and
+	// what is sent about sessions count on their own.
 	injectors := max(cfg.Workers, minInjectors)
-	slots := 2*cfg.Workers + 1 + injectors + 2
+	slots := cfg.Workers + 1 + injectors + 2
 	s := &Switch{
 		cfg: cfg, log: cfg.Log, local: cfg.Underlay, under: under,
 		sections: make([]section, slots),
@@ -121,17 +120,16 @@ func New(cfg Config) (*Switch, error) {
 	s.late = make(chan lateFrame, maxLate)
 	s.table.Store(&table{})
 	for i := range cfg.Workers {
-		o, err := newOutbound(s, i)
+		w, err := newWorker(s, i, under.Receivers()[i])
 		if err != nil {
 			s.Close()
 			return nil, fmt.Errorf("data plane: %w", err)
 		}
-		s.outbound = append(s.outbound, o)
-		s.inbound = append(s.inbound, newInbound(s, cfg.Workers+i, under.Receivers()[i]))
+		s.workers = append(s.workers, w)
 	}
-	s.keeper = newKeeper(s, 2*cfg.Workers)
+	s.keeper = newKeeper(s, cfg.Workers)
 	for i := range injectors {
-		s.injector = append(s.injector, newInjector(s, 2*cfg.Workers+1+i))
+		s.injector = append(s.injector, newInjector(s, cfg.Workers+1+i))
 	}
 	s.services = newServices(s, slots-2)
 	s.control = &control{sw: s, worker: slots - 1, sender: under.NewSender()}
@@ -142,20 +140,17 @@ func New(cfg Config) (*Switch, error) {
 // nil if ctx ended.
 func (s *Switch) Run(ctx context.Context) error {
 	defer s.Close()
-	defer reserveProcs(2 * s.cfg.Workers)()
+	defer reserveProcs(s.cfg.Workers)()
 	g, gctx := errgroup.WithContext(ctx)
-	for _, o := range s.outbound {
-		g.Go(o.run)
-	}
-	for _, i := range s.inbound {
-		g.Go(i.run)
+	for _, w := range s.workers {
+		g.Go(w.run)
 	}
 	g.Go(func() error { return s.keeper.run(gctx) })
 	g.Go(func() error { return s.services.run(gctx) })
 	g.Go(func() error {
 		<-gctx.Done()
-		for _, o := range s.outbound {
-			o.stop()
+		for _, w := range s.workers {
+			w.stop()
 		}
 		s.under.Shutdown()
 		return nil
@@ -188,8 +183,8 @@ func (s *Switch) Close() {
 			s.ports[slot] = nil
 		}
 	}
-	for _, o := range s.outbound {
-		o.close()
+	for _, w := range s.workers {
+		w.close()
 	}
 	s.under.Close()
 }
@@ -197,8 +192,8 @@ func (s *Switch) Close() {
 // UnderlayAddr returns the address and port that the switch receives at.
 func (s *Switch) UnderlayAddr() netip.AddrPort { return s.local }
 
-// Workers returns the number of workers a direction, which is also the best
-// number of queues for a port's device.
+// Workers returns the number of workers, which is also the best number of queues
+// for a port's device.
 func (s *Switch) Workers() int { return s.cfg.Workers }
 
 // SetNetwork installs a version of a network, in place of an earlier one. Ports

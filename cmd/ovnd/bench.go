@@ -160,7 +160,7 @@ It runs as an ordinary user, needs nothing installed and leaves nothing behind.`
 func addPlaneFlags(cmd *cobra.Command, cfg *bench.PathConfig) {
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&cfg.Baselines, "baseline", "b", nil, "What to compare with, as far as it is installed ("+strings.Join(bench.Baselines(), ", ")+")")
-	flags.IntSliceVar(&cfg.Workers, "workers", nil, "Workers a direction of ovnd's data planes, each number measured by itself (default the data plane's choice)")
+	flags.IntSliceVar(&cfg.Workers, "workers", nil, "Workers of ovnd's data planes, each number measured by itself (default the data plane's choice)")
 	flags.IntVar(&cfg.Flows, "flows", 4, "TCP flows of the test with many")
 	flags.IntVar(&cfg.UDPRate, "udp-rate", 80_000, "Datagrams a second that UDP tests offer")
 	flags.IntSliceVar(&cfg.Sizes, "sizes", []int{64}, "Bytes of UDP payload, each a test")

@@ -221,8 +221,9 @@ func (u *Underlay) MTU(to *Addr) (int, error) {
 	return mtu, nil
 }
 
-// Shutdown makes every receive under way and to come return [ErrClosed]. Close
-// may follow once nobody receives or sends any more.
+// Shutdown makes every receive to come return [ErrClosed], wakes who waits for
+// one, and ends sends that wait for room. Close may follow once nobody receives or
+// sends any more.
 func (u *Underlay) Shutdown() {
 	for _, r := range u.receivers {
 		r.shutdown()

@@ -71,9 +71,13 @@ func newReceiver(fd int) *Receiver {
 	return r
 }
 
-// Receive waits for messages and returns their number; [Receiver.Message] gives
-// each, until the next Receive. Errors other than [ErrClosed] are of the moment,
-// an ICMP error for something sent say.
+// FD returns the descriptor, to wait at. The receiver keeps it.
+func (r *Receiver) FD() int { return r.fd }
+
+// Receive takes messages that wait and returns their number; [Receiver.Message]
+// gives each, until the next Receive. [unix.EAGAIN] means that none do. Errors
+// other than that and [ErrClosed] are of the moment, an ICMP error for something
+// sent say.
 func (r *Receiver) Receive() (int, error) {
 	for i := range r.vlen {
 		h := &r.headers[i].hdr
@@ -81,7 +85,7 @@ func (r *Receiver) Receive() (int, error) {
 		h.SetControllen(controlRoom)
 	}
 	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(r.fd), uintptr(unsafe.Pointer(&r.headers[0])),
-		uintptr(r.vlen), unix.MSG_WAITFORONE, 0, 0)
+		uintptr(r.vlen), unix.MSG_DONTWAIT, 0, 0)
 	if r.closed.Load() {
 		return 0, ErrClosed
 	}
@@ -155,8 +159,8 @@ func (r *Receiver) meminfo() (info [skMeminfoVars]uint32) {
 	return info
 }
 
-// shutdown wakes a receive under way: on an unconnected UDP socket shutdown(2)
-// reports ENOTCONN and yet does that.
+// shutdown wakes who waits at the descriptor: on an unconnected UDP socket
+// shutdown(2) reports ENOTCONN and yet does that.
 func (r *Receiver) shutdown() {
 	r.closed.Store(true)
 	_ = unix.Shutdown(r.fd, unix.SHUT_RD)
