@@ -77,7 +77,7 @@ type flow struct {
 	failed  bool   // the backend has refused
 	syn     []byte // a copy, behind its metadata; nil: too long
 	dropped bool   // its room was given back
-	missing uint32 // since when the backend's endpoint is gone; 0: it is there
+	missing uint32 // since when the backend's endpoint is gone, for Table.look; 0: it is there
 }
 
 // touch notes that a packet came.
