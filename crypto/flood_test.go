@@ -40,7 +40,7 @@ type forger struct {
 	n      uint32
 }
 
-func newForger(t *testing.T, to *simNode) *forger {
+func newForger(t testing.TB, to *simNode) *forger {
 	t.Helper()
 	stranger := testIdentity(t, newTestCA(t).credentials(t, "x", roleWorker))
 	static := to.identity.state.Static

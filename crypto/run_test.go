@@ -1,6 +1,7 @@
 package crypto
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -260,18 +261,41 @@ func TestHandlesAllocateNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkRefuse is what each message of a flood costs the receiver at most,
-// with a good mac1.
+// BenchmarkRefuse is what a message of a flood costs who receives it: without a good
+// mac1, with one, and with one and a mac2.
 func BenchmarkRefuse(b *testing.B) {
 	s := newSim(b, "a")
-	a := s.nodes[0]
-	forged := initiationOf(b, testIdentity(b, newTestCA(b).credentials(b, "x", roleWorker)), a.identity.state.Static, s.now)
-	s.asked[[2]netip.Addr{a.addr, a.addr}] = len(forged)
+	a, f := s.nodes[0], newForger(b, s.nodes[0])
 	s.tap = func(netip.Addr, netip.Addr, []byte) bool { return false }
-	for b.Loop() {
-		a.engine.HandleHandshake(a.addr, forged)
-		a.engine.gate.loadedUntil.Store(int64(time.Hour))
-		a.engine.catchUp(1)
+	s.asked[[2]netip.Addr{a.addr, a.addr}] = HandshakeLen // past the network
+	a.engine.gate.loadedUntil.Store(int64(time.Hour))
+	f.next(s.now)
+	a.engine.identity().checker.reply(f.m, a.addr, s.now) // there is a secret from now on
+	for _, bm := range []struct {
+		name  string
+		spoil int // byte before the end; 0: none
+		mac2  bool
+	}{{"stranger", macsLen, false}, {"member", 0, false}, {"mac2", 0, true}} {
+		messages := make([][]byte, 4*addressCells) // no repetitions
+		for i := range messages {
+			m := bytes.Clone(f.next(s.now))
+			if bm.mac2 {
+				m[len(m)-1] = 1
+			}
+			if bm.spoil > 0 {
+				m[len(m)-bm.spoil] ^= 1
+			}
+			messages[i] = m
+		}
+		b.Run(bm.name, func(b *testing.B) {
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				a.engine.HandleHandshake(a.addr, messages[i%len(messages)])
+				i++
+			}
+			a.engine.catchUp(queueLen)
+		})
 	}
 }
 
