@@ -53,7 +53,7 @@ func TestOneOfManagersMoves(t *testing.T) {
 	m1.stop() // the leader
 	cfg := m1.cfg
 	cfg.ListenAddr, cfg.AdvertiseAddr = netip.AddrPort{}, netip.MustParseAddrPort("127.0.0.5:0")
-	m1 = startChild(t, cfg).ready()
+	startChild(t, cfg).ready()
 	want := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.5"), port).String()
 	for _, m := range []*child{m2, m3} {
 		eventually(t, "the other managers know the address "+want, 30*time.Second, func() bool {

@@ -212,6 +212,10 @@ func (s *sandboxes) disconnectLocked(st *sandboxState) {
 		}
 		st.names = nil
 	}
+	if st.restoreNames != nil {
+		st.restoreNames()
+		st.restoreNames = nil
+	}
 	for i, port := range st.ports {
 		in := &st.Spec.Interfaces[i]
 		// The record goes first: nobody should send what cannot be delivered.
@@ -281,7 +285,9 @@ func (s *sandboxes) resolvConf(st *sandboxState) resolver.Conf {
 // its interfaces, the ingress network aside.
 func (s *sandboxes) scope(st *sandboxState) resolver.Scope {
 	conf := s.resolvConf(st)
-	sc := resolver.Scope{Internal: st.internal(), NdotsSet: conf.NdotsSet()}
+	// Where the file of a container was replaced, the resolver that it named knows
+	// names without a dot.
+	sc := resolver.Scope{Internal: st.internal(), NdotsSet: conf.NdotsSet() && st.restoreNames == nil}
 	if st.Task != nil && len(st.Task.Task.DNS) > 0 {
 		sc.Upstreams = conf.Upstreams()
 	}

@@ -141,6 +141,7 @@ func (n *Node) buildSandboxes() error {
 		return fmt.Errorf("state folder: %w", err)
 	}
 	n.resolvConf = resolver.NewHostConf("/etc/resolv.conf", n.log)
+	n.resolvConf.Original = sandbox.OriginalResolv
 	n.names = resolver.New(resolver.Config{Store: n.store, Upstreams: n.resolvConf.Upstreams, Log: n.log})
 	n.sandboxes = &sandboxes{
 		log: n.log, events: n.events, socket: n.paths.SandboxSocket, hostname: n.cfg.Hostname,

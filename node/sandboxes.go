@@ -79,7 +79,10 @@ type sandboxState struct {
 	session  *sandbox.Session // nil until the init has connected
 	initPID  int              // of the init, once connected
 	names    *stage           // the resolver; nil: none
-	task     *taskState       // nil: of `ovnd run`
+	// restoreNames puts back the resolv.conf of this node's own container; nil: it
+	// was not replaced.
+	restoreNames func()
+	task         *taskState // nil: of `ovnd run`
 }
 
 // sandboxes are those of this node, from the allocation of their addresses

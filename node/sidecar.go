@@ -68,10 +68,7 @@ func sidecarPorts(task *cluster.Task, named uint16) ([]localPort, error) {
 // the application listens where the service says.
 func (t tasks) furnishSidecar(st *sandboxState) error {
 	named := t.services[st.Task.Task.ServiceName]
-	ports, err := sidecarPorts(&st.Task.Task, named)
-	if err != nil {
-		return err
-	}
+	ports, portsErr := sidecarPorts(&st.Task.Task, named)
 	device := t.tun.Mode != TUNNever && named == 0
 	if device {
 		if err := sandbox.OwnDevices(); err != nil {
@@ -82,8 +79,10 @@ func (t tasks) furnishSidecar(st *sandboxState) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	st.Task.Local = ports
-	st.Task.Device = device && !t.hasDeviceLocked()
-	return nil
+	if st.Task.Device = device && !t.hasDeviceLocked(); st.Task.Device {
+		return nil // all of its ports are reached
+	}
+	return portsErr
 }
 
 // withoutDevice has a sidecar reached by its ports after all.
@@ -122,5 +121,21 @@ func sidecarProbe(r *taskRecord) func(ctx context.Context) (code int, output str
 			return 0, "port " + strconv.Itoa(int(p.Local)) + " is open", c.Close()
 		}
 		return 0, "no port of TCP to ask", nil
+	}
+}
+
+// serveBesideLocked has the application beside this node, which has a device, find
+// the names of its networks, where the container's resolv.conf may be written.
+func (s *sandboxes) serveBesideLocked(st *sandboxState) {
+	socks, restore, err := sandbox.OwnNames(s.resolvConf(st).Sandbox())
+	if err == nil {
+		st.restoreNames = restore
+		if err = s.serveNamesLocked(st, socks); err != nil {
+			restore()
+			st.restoreNames = nil
+		}
+	}
+	if err != nil {
+		s.log.Info("an application beside this node reaches its networks by address alone: its resolver does not know their names", "task", st.Spec.Name, "reason", err)
 	}
 }

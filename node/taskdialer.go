@@ -56,7 +56,11 @@ func (s *sandboxes) restoreProxy(st *sandboxState) {
 // task, and announces its addresses.
 func (s *sandboxes) connectBareLocked(st *sandboxState, a sandbox.Attachment) error {
 	if st.Task.Device {
-		return s.connectDevicesLocked(st, a)
+		if err := s.connectDevicesLocked(st, a); err != nil {
+			return err
+		}
+		s.serveBesideLocked(st)
+		return nil
 	}
 	if len(a.Devices) > 0 || a.Resolver != nil {
 		return errors.New("devices of a task that has none")

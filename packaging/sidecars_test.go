@@ -83,6 +83,18 @@ func TestSidecarsInContainers(t *testing.T) {
 	asks(t, transparently, "nginx on web1, asked from 127.0.0.1")
 	asks(t, append(beside(client), byProxy...), "nginx on web2, asked from 10.")
 
+	// A node beside a client that is no server: names go without a proxy, those of
+	// the world and of the engine as before.
+	s.ovnd("service", "create", "-d", "--sidecar", "--name", "visitor", "--network", "app")
+	visitor := s.member("visitor", append(tun, "--read-only=false"), "--service", "visitor")
+	asks(t, append(beside(visitor), apps, "curl", "-sS", "-m", "5", "http://web/"), "nginx on web2, asked from 10.")
+	asks(t, append(beside(visitor), apps, "curl", "-sS", "-m", "5", "http://tasks.web./"), "nginx on web")
+	knock := append([]string{"run", "--rm"}, append(beside(visitor), apps, "curl", "-sS", "-m", "5", "telnet://manager:2378")...)
+	out, _ := exec.Command("docker", knock...).CombinedOutput() // it fails in any case
+	if !strings.Contains(string(out), "curl: (7)") {            // could not connect: the name was found
+		t.Errorf("a name of the engine's: %s", out)
+	}
+
 	// What was killed says nothing to anybody: the managers find out.
 	ip := s.addressOf("web2")
 	docker(t, "kill", privileged)

@@ -138,7 +138,7 @@ func (a *attachment) event(e nodeEvent) error {
 		}
 		a.ready = true
 		if err := a.names.replace(); err != nil {
-			return err
+			return fmt.Errorf("%w (--dns=false leaves the file alone)", err)
 		}
 		a.opts.Ready()
 	case nodeRefused:

@@ -140,7 +140,7 @@ func unmarkResolv(b []byte) []byte {
 
 // markResolv is ours, with what the file was as comments before it.
 func markResolv(was, ours []byte) []byte {
-	out := []byte(resolvMark + "ovnd attach: what it was, and is again afterwards\n")
+	out := []byte(resolvMark + "replaced by ovnd: what it was, and is again afterwards\n")
 	for line := range bytes.Lines(was) {
 		out = append(append(out, resolvMark...), line...)
 	}
@@ -165,7 +165,7 @@ func (f *resolvFile) replace() error {
 		return nil
 	}
 	if err := os.WriteFile(f.path, markResolv(f.was, f.ours), 0o644); err != nil {
-		return fmt.Errorf("names: %w (--dns=false leaves the file alone)", err)
+		return fmt.Errorf("names: %w", err)
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func TestAttach(t *testing.T) {
 		t.Fatalf("%q, %v: %s", line, err, c.stderr.String())
 	}
 	c.expect("listening")
-	want := "#ovnd# ovnd attach: what it was, and is again afterwards\n#ovnd# nameserver 127.0.0.11\n#ovnd# search lan\nnameserver 127.0.0.12\noptions ndots:0\n"
+	want := "#ovnd# replaced by ovnd: what it was, and is again afterwards\n#ovnd# nameserver 127.0.0.11\n#ovnd# search lan\nnameserver 127.0.0.12\noptions ndots:0\n"
 	if b, err := os.ReadFile(resolv); err != nil || string(b) != want {
 		t.Errorf("resolv.conf: %q, %v", b, err)
 	}

@@ -48,8 +48,13 @@ func TestParseTarget(t *testing.T) {
 	}
 	// Without a node: it is the arguments that are wrong.
 	for _, args := range [][]string{
-		{"forward", "5432", "http://db:80/"}, {"forward", "5432", "db:0"}, {"nc", "", "80"}, {"nc", "http://web", "80"}, {"nc", "web", "0"},
-		{"expose", "api:80/sctp", "3000"}, {"proxy", "-l", "127.0.0.1:99999"},
+		{"forward", "5432", "http://db:80/"},
+		{"forward", "5432", "db:0"},
+		{"nc", "", "80"},
+		{"nc", "http://web", "80"},
+		{"nc", "web", "0"},
+		{"expose", "api:80/sctp", "3000"},
+		{"proxy", "-l", "127.0.0.1:99999"},
 	} {
 		if r := ovndCommand(t, append([]string{"--state-dir", t.TempDir()}, args...)...); r.code != 1 || strings.Contains(r.err, "ovnd up") {
 			t.Errorf("%q: %+v", args, r)

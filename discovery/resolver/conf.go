@@ -116,6 +116,10 @@ func ResolvConf(host []byte) []byte { return ParseConf(host).Sandbox() }
 // A HostConf is the host's resolv.conf, read again after it has changed, which
 // is looked for once a second at most. It is safe for concurrent use.
 type HostConf struct {
+	// Original, if not nil, returns what a file was before this program replaced
+	// it. It is set before the first use.
+	Original func(file []byte) []byte
+
 	path string
 	log  *slog.Logger
 
@@ -174,6 +178,9 @@ func (h *HostConf) refresh() {
 		}
 	}
 	h.failed, h.info = err != nil, info
+	if h.Original != nil {
+		file = h.Original(file)
+	}
 	h.conf = ParseConf(file)
 	h.upstreams = h.conf.Upstreams()
 }
