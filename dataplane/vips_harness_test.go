@@ -39,6 +39,7 @@ type vipWorld struct {
 	addrs    []netip.Addr
 	ids      []string // of an encrypted network
 	balancer *netstack.Balancer
+	guests   []*guest
 	mu       sync.Mutex // one publish at a time
 	snap     *directory.Snapshot
 	meet     func(*directory.Snapshot) // tells the encrypted network's nodes of each other
@@ -158,6 +159,12 @@ func (w *vipWorld) guest(node, i int) *guest {
 		w.place(s, g.a, node)
 		w.place(s, g.b, node).MAC = encap.EndpointMAC(g.a) // a port has one
 	})
+	// What the kernel's devices or a session still keep back is not lost.
+	for _, o := range w.guests {
+		g.reaches(o.a)
+		g.reaches(o.b)
+	}
+	w.guests = append(w.guests, g)
 	return g
 }
 

@@ -31,7 +31,6 @@ func testVIPDirect(t *testing.T, encrypted bool, vip netip.Addr) {
 		g.listen(80)
 		g.serves()
 	}
-	client.reaches(there.a)
 	for _, network := range []string{"tcp", "udp"} {
 		var last string
 		for i := range 20 {
@@ -44,7 +43,7 @@ func testVIPDirect(t *testing.T, encrypted bool, vip netip.Addr) {
 				who, sees = asked(t, c, 5000)
 			}
 			if who == last {
-				t.Fatalf("%s: %s had two turns, at connection %d", network, who, i)
+				t.Fatalf("%s: %s had two turns, at connection %d, and sees %s; %+v, %+v", network, who, i, sees, w.balancer.Stats(), w.nodes[0].Stats().VIPs)
 			}
 			if last = who; sees != c.LocalAddr().String() {
 				t.Errorf("%s sees %s, not %s", who, sees, c.LocalAddr())
