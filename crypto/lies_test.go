@@ -80,3 +80,24 @@ func TestLongChainBehind(t *testing.T) {
 		s.until(time.Minute, "a session", func() bool { return a.sending(b) != nil && b.sending(a) != nil })
 	}
 }
+
+// TestCookieAmongKeys has gossip lie about the key of a peer that is under load and
+// never begins: its cookie is for the key that it has, and not used up on another.
+func TestCookieAmongKeys(t *testing.T) {
+	s := newSim(t, "a", "b")
+	a, b := s.nodes[0], s.nodes[1]
+	infos := s.infos(a, []Policy{Auto})
+	a.engine.SetPeers(infos)
+	s.connected(Auto)
+	b.engine.gate.loadedUntil.Store(int64(24 * time.Hour))
+	f := &traffic{sim: s}
+	for i := range 4 {
+		infos[0].Static = [32]byte{9, byte(i)} // is tried first
+		a.engine.SetPeers(infos)
+		f.run(rejectAfter, time.Second)
+	}
+	f.check(t)
+	if b.refusals(RefusedCookie) == 0 {
+		t.Error("no cookie was asked for: the test shows nothing")
+	}
+}

@@ -28,6 +28,9 @@ type member struct {
 // verify enters what a handshake has proven.
 func (m *member) verify(s Statement) { m.verified, m.news = &s, false }
 
+// maxTargets is how many keys a node may answer under: see targets.
+const maxTargets = 2
+
 // targets returns the static keys under which the node may answer, the likeliest
 // first: what it has proven, and what gossip says.
 func (m *member) targets() (keys [][32]byte) {
@@ -59,9 +62,8 @@ type Peer struct {
 	try      *attempt   // nil: no initiation under way
 	renew    bool       // gossip tells of a new key or address: the session may be dead
 	failure  Refusal
-	wantedAt time.Time // when the engine saw wanted
-	marker   *marker   // of the engine's goroutine
-	marked   [32]byte  // static key that marker is for
+	wantedAt time.Time            // when the engine saw wanted
+	markers  map[[32]byte]*marker // of the engine's goroutine: by static key, those that the peer may have
 }
 
 // An attempt is a row of initiations, until one is answered.
@@ -89,6 +91,18 @@ func (t *attempt) soon(now time.Time) {
 	if now.Before(t.again) {
 		t.again = now
 	}
+}
+
+// markerFor returns the marker for a static key of the peer, which keeps the cookie of
+// that key while the others are tried.
+func (p *Peer) markerFor(static [32]byte) *marker {
+	if p.markers[static] == nil {
+		if p.markers == nil || len(p.markers) >= maxTargets {
+			p.markers = make(map[[32]byte]*marker, maxTargets) // the keys have changed
+		}
+		p.markers[static] = newMarker(static)
+	}
+	return p.markers[static]
 }
 
 // NodeID returns the swarm's id of the node.

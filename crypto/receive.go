@@ -322,11 +322,12 @@ func (e *Engine) takeCookieReply(m cookieReply) Refusal {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	peer := e.initiated[m.receiver()]
-	if peer == nil || !peer.marker.take(m, e.clock()) {
+	if peer == nil || !peer.markerFor(peer.try.target).take(m, e.clock()) {
 		return RefusedUnexpected
 	}
 	if !peer.try.cookie {
 		peer.try.cookie = true
+		peer.try.tries-- // the same key at the same address again
 		peer.try.again = e.clock()
 		e.kick()
 	}

@@ -224,10 +224,7 @@ func (e *Engine) initiate(p *Peer) time.Time {
 		return again
 	}
 	try := *p.try
-	if p.marker == nil || p.marked != try.target {
-		p.marker, p.marked = newMarker(try.target), try.target
-	}
-	marker := p.marker
+	marker := p.markerFor(try.target)
 	e.mu.Unlock()
 
 	h, datagram, r := e.writeInitiation(local.id, epoch, p.policy, try)
