@@ -42,12 +42,14 @@ type page struct {
 	FigureCSS                     template.CSS
 	Report                        *Report
 	Doubts                        []string
+	Overview                      pageTable
 	Groups                        []pageGroup
 	Subjects                      pageTable
 	Comparison                    *pageComparison
 }
 
 type pageGroup struct {
+	name     string // in the report
 	Name     string
 	Families []pageFamily
 }
@@ -90,6 +92,7 @@ func (r *Report) page(old *Report) (*page, error) {
 		FigureCSS: template.CSS(figureCSS()),
 		Report:    r,
 		Doubts:    slices.Concat(r.Notes, r.Warnings()),
+		Overview:  r.pageOverview(),
 		Subjects:  r.pageSubjects(),
 	}
 	for i, family := range r.families() {
@@ -104,8 +107,8 @@ func (r *Report) page(old *Report) (*page, error) {
 			}
 			f.Figures = append(f.Figures, template.HTML(svg)) // all text in it is escaped
 		}
-		if n := len(p.Groups); n == 0 || p.Groups[n-1].Name != b.Group {
-			p.Groups = append(p.Groups, pageGroup{Name: b.Group})
+		if n := len(p.Groups); n == 0 || p.Groups[n-1].name != b.Group {
+			p.Groups = append(p.Groups, pageGroup{name: b.Group, Name: groupTitle(b.Group)})
 		}
 		g := &p.Groups[len(p.Groups)-1]
 		g.Families = append(g.Families, f)
@@ -114,6 +117,57 @@ func (r *Report) page(old *Report) (*page, error) {
 		p.Comparison = newPageComparison(Compare(old, r))
 	}
 	return p, nil
+}
+
+// groupTitle is what the page calls a group of benchmarks.
+func groupTitle(group string) string {
+	titles := map[string]string{
+		"path": "Between two nodes", "vip": "Services and their virtual addresses", "dns": "Names",
+		"encap": "What a packet costs in memory", "scale": "Large networks",
+	}
+	if title, ok := titles[group]; ok {
+		return title
+	}
+	return group
+}
+
+// pageOverview has the first metric of each benchmark that is measured on several
+// subjects. It is empty if there are none.
+func (r *Report) pageOverview() pageTable {
+	t := pageTable{Caption: "Medians; details and plots are below", Head: []string{"", "unit"}}
+	for _, s := range r.Subjects {
+		t.Head = append(t.Head, s.label())
+	}
+	for _, family := range r.families() {
+		b := family[0]
+		if len(family) > 1 || len(b.Results) < 2 {
+			continue
+		}
+		m := &b.Metrics[0]
+		row := []pageCell{{Text: b.title("")}, {Text: m.label() + arrow(m.Better)}}
+		for _, s := range r.Subjects {
+			cell := pageCell{Text: none}
+			if res := b.result(s.Name); res != nil {
+				if v := res.spread(m.Name); v.N > 0 {
+					cell.Text = number(v.Median)
+				}
+			}
+			row = append(row, cell)
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return t
+}
+
+// arrow says in which direction a metric is better.
+func arrow(better string) string {
+	switch better {
+	case HigherIsBetter:
+		return " ↑"
+	case LowerIsBetter:
+		return " ↓"
+	}
+	return ""
 }
 
 func (r *Report) pageLegend() string {

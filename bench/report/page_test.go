@@ -176,3 +176,21 @@ func TestPageWithoutBenchmarks(t *testing.T) {
 		}
 	}
 }
+
+// The page begins with what came out: a row for each benchmark that is measured on
+// several subjects, a column for each of these.
+func TestPageBeginsWithAnOverview(t *testing.T) {
+	for _, n := range elements(t, example(), nil) {
+		if n.DataAtom != atom.Table {
+			continue
+		}
+		got := strings.Join(strings.Fields(text(n)), " ")
+		for _, want := range []string{"raw vethkernel VXLANwireguard-go", "TCP, one flow (mtu 1500)Gbit/s ↑36.225.22.6710.48.03 ", "p50 µs ↓33.351.2237165–"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %q in the first table:\n%s", want, got)
+			}
+		}
+		return
+	}
+	t.Error("no table")
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"golang.org/x/perf/benchmath"
 )
@@ -186,8 +187,9 @@ func (r *Report) Warnings() []string {
 	return out
 }
 
+// warnings has a line for each failure, and one for all that is noisy.
 func (b *Benchmark) warnings() []string {
-	var out []string
+	var out, noisy []string
 	m := &b.Metrics[0]
 	for i := range b.Results {
 		res := &b.Results[i]
@@ -197,8 +199,11 @@ func (b *Benchmark) warnings() []string {
 			}
 		}
 		if s := res.spread(m.Name); !m.Exact && s.Noisy() {
-			out = append(out, fmt.Sprintf("noisy: spread of %s of %s in %s is %.0f %%", m.label(), res.Subject, b.Key(), 100*s.Relative()))
+			noisy = append(noisy, fmt.Sprintf("%s %.0f %%", res.Subject, 100*s.Relative()))
 		}
+	}
+	if len(noisy) > 0 {
+		out = append(out, fmt.Sprintf("noisy: %s in %s, spread of the rounds: %s", m.label(), b.Key(), strings.Join(noisy, ", ")))
 	}
 	return out
 }

@@ -107,7 +107,7 @@ func TestWarnings(t *testing.T) {
 	got := strings.Join(r.Warnings(), "\n")
 	for _, want := range []string{
 		"interrupted", "load 1.7 on 2 cores", "3 rounds", "round 3 failed: no TCP data arrived",
-		"noisy: spread of Gbit/s of kernel in path/tcp1/mtu=1500 is 43 %",
+		"noisy: Gbit/s in path/tcp1/mtu=1500, spread of the rounds: kernel 43 %",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in:\n%s", want, got)
