@@ -86,7 +86,7 @@ func flood(t *testing.T, many bool, each int) {
 		}
 		return true
 	}
-	const rounds = 2000
+	rounds := size(2000, 2000, 1000)
 	dh := countDH(t)
 	for i := range rounds {
 		for j := range each {
@@ -97,7 +97,7 @@ func flood(t *testing.T, many bool, each int) {
 			s.asked[[2]netip.Addr{from, a.addr}] = HandshakeLen
 			a.engine.HandleHandshake(from, forged.next(s.now))
 		}
-		if i == 500 {
+		if i == rounds/4 {
 			c.engine.SetPeers(s.infos(c, []Policy{Auto})[:1])
 		}
 		if !a.send(b, Auto, fmt.Sprint(i)) {

@@ -13,7 +13,7 @@ import (
 // session ends for it.
 func TestLiesFasterThanAnswers(t *testing.T) {
 	s := newSim(t, "a", "b")
-	s.delay = 50 * time.Millisecond
+	s.delay = 150 * time.Millisecond
 	s.meet()
 	s.connected(Auto)
 	initiations := 0
@@ -24,7 +24,7 @@ func TestLiesFasterThanAnswers(t *testing.T) {
 		return true
 	}
 	f := &traffic{sim: s}
-	const every = 20 * time.Millisecond
+	every := size(20*time.Millisecond, 40*time.Millisecond, 100*time.Millisecond)
 	for i := range int(2 * rejectAfter / every) {
 		for _, n := range s.nodes {
 			infos := s.infos(n, []Policy{Auto})
