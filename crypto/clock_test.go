@@ -47,6 +47,23 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
+// TestClockSetRight starts a node with a wall clock that is years ahead, and sets it
+// right while it runs: from then on the node and the others let each other in.
+func TestClockSetRight(t *testing.T) {
+	s := newSim(t, "a", "b")
+	a := s.nodes[0]
+	ahead := 2 * 365 * 24 * time.Hour
+	a.engine.clock = func() time.Time { return setBack(s.now, -ahead) }
+	a.engine.gate.init(a.engine.clock())
+	s.meet()
+	s.run(10 * time.Second)
+	if a.refusals(RefusedIdentity) == 0 {
+		t.Fatal("the test shows nothing: certificates are good for longer")
+	}
+	a.engine.clock = func() time.Time { return s.now }
+	s.until(10*time.Second, "a session", func() bool { return a.sending(s.nodes[1]) != nil })
+}
+
 // TestSuspended has a node sleep for an hour, in which its monotonic clock stands.
 // The other one has given it up long since; both find each other again.
 func TestSuspended(t *testing.T) {

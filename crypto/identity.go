@@ -93,7 +93,12 @@ type Identity struct {
 	keys  *Keys
 	cred  Credentials
 	state Statement
+	// since and until are when its certificate is good.
+	since, until time.Time
 }
+
+// holds reports whether the identity's certificate is good at a time.
+func (i *Identity) holds(now time.Time) bool { return !now.Before(i.since) && !now.After(i.until) }
 
 // Identify states the keys with c, at the start and again after each renewal
 // of the node's certificate. It refuses credentials whose parts do not belong
@@ -109,7 +114,7 @@ func (k *Keys) Identify(c Credentials) (*Identity, error) {
 	if err := checkSubject(leaf, c.NodeID, c.ClusterID); err != nil {
 		return nil, err
 	}
-	i := &Identity{keys: k, cred: c, state: Statement{
+	i := &Identity{keys: k, cred: c, since: leaf.NotBefore, until: leaf.NotAfter, state: Statement{
 		NodeID: c.NodeID,
 		Static: [32]byte(k.static.Public),
 		Record: [32]byte(k.record.Public().(ed25519.PublicKey)),
