@@ -7,8 +7,8 @@
 // # Parts
 //
 // An [Engine] holds the handshakes of one node. One goroutine, [Engine.Run],
-// owns their state; messages reach it through a bounded queue
-// ([Engine.HandleHandshake]) and leave by [Config].Send. For each pair of peer
+// owns their state; messages reach it by a gate that bounds what they may cost and
+// a queue ([Engine.HandleHandshake]), and leave by [Config].Send. For each pair of peer
 // and [Policy] there is one [Peer], a handle that stays the same over restarts
 // of the peer and changes of keys. A [Session] is one pair of keys.
 //
