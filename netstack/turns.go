@@ -67,6 +67,7 @@ type backend struct {
 	// rests tells, in Unix nanoseconds, until when it is passed over since it did
 	// not answer; 0: it has since.
 	rests atomic.Int64
+	heard atomic.Int64 // when it last took a connection, in Unix nanoseconds
 
 	connections, failures atomic.Uint64
 	active                atomic.Int64
@@ -77,16 +78,21 @@ type backend struct {
 // another: then one connection finds out.
 const restTime = 5 * time.Second
 
+// silence is how long a backend must have taken no connection, beside the one that
+// it did not answer: less is loss, or a backend that is slow, and no reason for it
+// to rest. It is less than any way to reach one waits for an answer.
+const silence = 900 * time.Millisecond
+
 // opened, closed and failed count what became of a turn: a backend that could
 // be reached is opened once and closed once, another has failed. One that was
-// silent rests.
+// silent, to all who asked, rests.
 func (b *backend) opened() { b.connections.Add(1); b.active.Add(1) }
 func (b *backend) closed() { b.active.Add(-1) }
 
 func (b *backend) failed(silent bool) {
 	b.failures.Add(1)
-	if silent {
-		b.rest(time.Now())
+	if now := time.Now(); silent && now.UnixNano()-b.heard.Load() >= int64(silence) {
+		b.rest(now)
 	}
 }
 
@@ -95,6 +101,7 @@ func (b *backend) rest(now time.Time) { b.rests.Store(now.Add(restTime).UnixNano
 
 // answers notes that the backend has answered.
 func (b *backend) answers() {
+	b.heard.Store(time.Now().UnixNano())
 	if b.rests.Load() != 0 {
 		b.rests.Store(0)
 	}

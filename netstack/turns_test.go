@@ -255,6 +255,10 @@ func TestSilentBackendsRest(t *testing.T) {
 	if a, b := turn(), turn(); a == b {
 		t.Error("it has answered, and has no turn")
 	}
+	silent.failed(true) // while it answers others
+	if a, b := turn(), turn(); a == b {
+		t.Error("one rests that has answered just now")
+	}
 	a, refused := s.begin(directory.TCP, 80), turn()
 	refused.failed(false)
 	if x, _, _ := a.next(); x == refused {
