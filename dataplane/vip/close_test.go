@@ -133,6 +133,22 @@ func TestOddSYNs(t *testing.T) {
 	}
 }
 
+// TestForgedUnreachable: an error about no SYN that was sent, from whoever guesses
+// addresses and ports, has no backend given up.
+func TestForgedUnreachable(t *testing.T) {
+	b := newTurns("10.10.0.11", "10.10.0.12")
+	p := newPort(t, b)
+	m, _ := p.send(message{from: client4, to: service4, flags: syn, seq: 7})
+	forged := message{from: m.from, to: m.to, flags: syn, seq: 8}.frame()
+	ip, _ := encap.ParseIP(forged[pkt.MetaLen:])
+	e := make([]byte, pkt.MetaLen+encap.MaxPacketTooBigLen)
+	n := encap.PutUnreachable(e[pkt.MetaLen:], ip, encap.HostUnreachable, netip.MustParseAddr("10.10.0.66"))
+	if v := p.In(e[:pkt.MetaLen+n]); v != Translated {
+		t.Errorf("it is %v", v)
+	}
+	p.idle()
+}
+
 // withOptions returns a SYN with options, a multiple of four bytes.
 func withOptions(options ...byte) []byte {
 	frame := message{from: client4, to: service4, flags: syn, data: len(options)}.frame()

@@ -33,6 +33,13 @@ func (p *packet) isError() bool {
 	return p.protocol == encap.ProtocolICMP && (kind == 3 || kind == 4 || kind == 11 || kind == 12)
 }
 
+// isFrom reports whether a quoted TCP segment has a sequence number, which is among
+// the eight bytes that every error quotes (RFC 792): who makes one up has to guess
+// (RFC 5927 §4.1).
+func (p *packet) isFrom(seq uint32) bool {
+	return len(p.b) >= p.at+8 && binary.BigEndian.Uint32(p.b[p.at+4:]) == seq
+}
+
 // isUnreachable reports whether the error means that nobody takes the packet,
 // which "fragmentation needed" does not.
 func (p *packet) isUnreachable() bool {
@@ -89,7 +96,7 @@ func (t *Table) errorIn(p *packet) Verdict {
 			if t.unreachable(f) {
 				return Consumed
 			}
-		case f.state.Load()&open == 0:
+		case f.state.Load()&open == 0 && q.isFrom(f.isn):
 			f.report(refused)
 			return Consumed
 		}
