@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"context"
-
 	"net"
 	"net/netip"
 	"testing"
