@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 FUZZPKGS ?= ./...
 LDFLAGS := -s -w
 
-.PHONY: build check test race lint fuzz bench performance soak clean
+.PHONY: build check test race lint fuzz bench performance goals soak clean
 
 build: ## the binary, static and stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ovnd ./cmd/ovnd
@@ -39,6 +39,16 @@ performance: ## README's section about speed, from a run on this machine
 	@mkdir -p $(BIN)
 	$(GO) run ./cmd/ovnd bench path --baseline veth,kernel,wireguard --rounds 10 --time 1s --json >$(BIN)/performance.json
 	$(GO) run ./bench/report/readme $(BIN)/performance.json README.md
+
+goals: ## the runs that the goals in bench/RESULTS.md are read from, to bin/goals: a quarter of an hour on an idle machine
+	@mkdir -p $(BIN)/goals
+	$(GO) build -o $(BIN)/goals/ovnd ./cmd/ovnd
+	cd $(BIN)/goals && ./ovnd bench path --baseline veth,kernel,wireguard --test tcp,tcp-many,udp,rtt-idle,rtt-full --rounds 10 --time 1s --out path
+	cd $(BIN)/goals && ./ovnd bench path --subject ovnd --baseline kernel --mtu 9000 --test tcp --rounds 10 --time 1s --out jumbo
+	cd $(BIN)/goals && ./ovnd bench path --subject ovnd-local --baseline veth --test tcp --rounds 10 --time 1s --out local
+	cd $(BIN)/goals && ./ovnd bench path --subject ovnd-egress,ovnd-proxy,ovnd-port --baseline slirp4netns,pasta --test tcp,connect --rounds 10 --time 1s --out outside
+	cd $(BIN)/goals && ./ovnd bench vip --rounds 10 --time 1s --out vip
+	cd $(BIN)/goals && ./ovnd bench scale --out scale
 
 soak: ## the long forms of the tests: hours, not minutes
 	OVND_SOAK=1 $(GO) test -count=1 -timeout 4h ./...
