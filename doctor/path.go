@@ -84,7 +84,7 @@ type attempt struct {
 
 // Waits for a round's answers.
 const (
-	shortestWait = 60 * time.Millisecond
+	shortestWait = 200 * time.Millisecond // an answer of a busy machine is late
 	firstWait    = 600 * time.Millisecond
 )
 
