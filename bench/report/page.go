@@ -144,7 +144,8 @@ func (r *Report) pageOverview() pageTable {
 			continue
 		}
 		m := &b.Metrics[0]
-		row := []pageCell{{Text: b.title("")}, {Text: m.label() + arrow(m.Better)}}
+		row := make([]pageCell, 0, 2+len(r.Subjects))
+		row = append(row, pageCell{Text: b.title("")}, pageCell{Text: m.label() + arrow(m.Better)})
 		for _, s := range r.Subjects {
 			cell := pageCell{Text: none}
 			if res := b.result(s.Name); res != nil {
