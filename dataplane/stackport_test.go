@@ -408,12 +408,16 @@ func TestStackSuper(t *testing.T) {
 		_ = p.Close()
 	}
 	wg.Wait()
-	w.closed()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.largest < 2*1450 {
-		t.Errorf("the largest packet delivered has %d bytes: nothing was joined", e.largest)
+	largest := 0
+	for deadline := time.Now().Add(10 * time.Second); largest < 2*1450 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		e.mu.Lock()
+		largest = e.largest
+		e.mu.Unlock()
 	}
+	if largest < 2*1450 {
+		t.Errorf("the largest packet delivered has %d bytes: nothing was joined; %+v", largest, w.nodes[1].sw.Stats().Total)
+	}
+	w.closed()
 }
 
 // tcpSuper is a TCP super-packet with n bytes of payload.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestVIPHoldsManyConnections at once, each of which moves something.
@@ -42,6 +43,7 @@ func TestVIPHoldsManyConnections(t *testing.T) {
 	buf := make([]byte, 64)
 	for i, c := range conns {
 		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second)) // dialling them all took its time
 		line := fmt.Sprint("line ", i)
 		io.WriteString(c, line)
 		if n, err := io.ReadFull(c, buf[:len(line)]); err != nil || string(buf[:n]) != line {
