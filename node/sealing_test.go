@@ -47,15 +47,25 @@ func testSealing(t *testing.T, dir string, cred crypto.Credentials) *sealing {
 	return s
 }
 
-// freePort is a UDP port of the loopback address that was free a moment ago.
+// freePort is a port of the loopback address that was free for TCP and UDP a
+// moment ago.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := c.LocalAddr().(*net.UDPAddr).AddrPort()
+		l, err := net.Listen("tcp4", addr.String())
+		_ = c.Close()
+		if err == nil {
+			_ = l.Close()
+			return addr.Port()
+		}
 	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	t.Fatal("no port of the loopback address is free")
+	return 0
 }
 
 func testCA(t *testing.T) *swarmtest.CA {
