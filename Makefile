@@ -4,6 +4,8 @@ BIN := bin
 FUZZTIME ?= 30s
 FUZZPKGS ?= ./...
 LDFLAGS := -s -w
+RACEPKGS ?= ./crypto/... ./dataplane/... ./discovery/... ./netstack/... ./sandbox/... ./api/... ./node
+RACENODES ?= OnOneMachine|Crash|RoundRobin|TasksOutlive
 
 .PHONY: build check test race lint fuzz bench performance goals soak clean
 
@@ -16,8 +18,8 @@ test:
 	$(GO) test ./...
 
 race: ## the packages that share memory between goroutines, and whole nodes
-	$(GO) test -race -short ./crypto/... ./dataplane/... ./discovery/... ./netstack/... ./sandbox/... ./api/... ./node
-	OVND_RACE=1 $(GO) test -short -count=1 -run 'OnOneMachine|Crash|RoundRobin|TasksOutlive' ./node/e2e
+	$(GO) test -race -short $(RACEPKGS)
+	OVND_RACE=1 $(GO) test -short -count=1 -run '$(RACENODES)' ./node/e2e
 
 lint: $(BIN)/golangci-lint
 	$(GO) vet ./...
