@@ -51,8 +51,9 @@ type sealedWorld struct {
 }
 
 // sealed makes n nodes that know each other, on an encrypted network without
-// endpoints. mtu is that of the underlay.
-func sealed(t *testing.T, n int, v6 bool) *sealedWorld {
+// endpoints. tune may change them before they hear of each other, from when on they
+// shake hands.
+func sealed(t *testing.T, n int, v6 bool, tune ...func(*sealedWorld)) *sealedWorld {
 	t.Helper()
 	names := []string{"n1", "n2", "n3"}[:n]
 	l, hosts := star(t, names...)
@@ -75,6 +76,9 @@ func sealed(t *testing.T, n int, v6 bool) *sealedWorld {
 		w.snap.Peers[n.addr] = n.id
 	}
 	w.wire = hosts[0].Wire("eth0")
+	for _, f := range tune {
+		f(w)
+	}
 	w.publish(func(*directory.Snapshot) {})
 	return w
 }
@@ -421,8 +425,9 @@ func TestUnclaimedSource(t *testing.T) {
 // TestNoSession: without a common key nothing is sent, and what waited is
 // counted.
 func TestNoSession(t *testing.T) {
-	w := sealed(t, 2, false)
-	w.nodes[1].engine.SetEpochs([]crypto.Epoch{{Tag: 7, Key: []byte("another key....!")}})
+	w := sealed(t, 2, false, func(w *sealedWorld) {
+		w.nodes[1].engine.SetEpochs([]crypto.Epoch{{Tag: 7, Key: []byte("another key....!")}})
+	})
 	a := w.task(w.nodes[0], "10.0.0.1")
 	w.task(w.nodes[1], "10.0.0.2")
 	if err := ping(t, a, "10.0.0.2", lab.Ping{}, 500*time.Millisecond); err == nil {
