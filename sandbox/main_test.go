@@ -81,6 +81,9 @@ func newFakeNode(t *testing.T) *fakeNode {
 
 func (n *fakeNode) start() {
 	n.t.Helper()
+	n.mu.Lock()
+	clear(n.sessions) // those of the last server
+	n.mu.Unlock()
 	s, err := NewServer(n.socket, n, nil)
 	if err != nil {
 		n.t.Fatal(err)

@@ -35,7 +35,8 @@ func startTestTask(t *testing.T, n *fakeNode, s Spec, task Task) *Session {
 // session waits for the sandbox to be attached.
 func (n *fakeNode) session(id string) *Session {
 	n.t.Helper()
-	n.wait("the sandbox is attached", func() bool { return n.attached[id] != nil })
+	// Not whether it is attached: one whose command has ended soon is no more.
+	n.wait("the sandbox is attached", func() bool { return n.sessions[id] != nil })
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.sessions[id]
